@@ -15,9 +15,13 @@ def by_command(command: str) -> Check:
     """Well if this shell command ends with 0. What it prints goes to standard error."""
 
     def check(seconds: float) -> str:
-        with subprocess.Popen(
-            ["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
-        ) as process:
+        try:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
+            )
+        except (OSError, MemoryError) as error:  # no process, memory or descriptor is left for a while
+            return f"the check cannot be started: {error or type(error).__name__}"
+        with process:
             try:
                 code = process.wait(seconds)
             except BaseException as error:

@@ -55,6 +55,9 @@ class Announcement:
                 self._announce(self.error is None)
             except RequestError as error:
                 self.error = error
+            except Exception as error:
+                # Without this thread the membership would end: no descriptor or memory is left for a while, say.
+                self.error = RequestError(f"not renewed: {error or type(error).__name__}")
             else:
                 self.error = None
 

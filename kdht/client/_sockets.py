@@ -147,13 +147,11 @@ class Sockets:
         return sock is not None and send(sock, item.data)
 
     def _connect(self, node: int) -> socket.socket | None:
-        """Open the socket of a learnt node; None if this host has no route to it."""
+        """Open the socket of a learnt node; None if this host has no route to it, or no descriptor left."""
         target = self._targets[node]
-        sock = _udp_socket(socket.AF_INET if len(target) == 2 else socket.AF_INET6)
         try:
-            sock.connect(target)
+            sock = _connected(socket.AF_INET if len(target) == 2 else socket.AF_INET6, target)
         except OSError:
-            sock.close()
             return None
         self._connected[node] = sock
         self._on_open(node, sock)
@@ -216,20 +214,27 @@ def _udp_socket(family: int, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -
     return sock
 
 
+def _connected(family: int, address: Any, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:
+    """Raises OSError: no route, or no descriptor left."""
+    sock = _udp_socket(family, kind, protocol)
+    try:
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 def _connect_all(infos: Iterable[Info]) -> list[socket.socket]:
     """A non-blocking socket for each address that this host has a route to."""
     sockets: list[socket.socket] = []
     why = OSError(errno.EADDRNOTAVAIL, "no address")
     # Two names may lead to one address: asked once, it cannot take the other's answers.
     for family, kind, protocol, _, address in dict.fromkeys(infos):
-        sock = _udp_socket(family, kind, protocol)
         try:
-            sock.connect(address)
+            sockets.append(_connected(family, address, kind, protocol))
         except OSError as error:
-            sock.close()
             why = error
-        else:
-            sockets.append(sock)
     if not sockets:
         raise RequestError(f"no node can be reached from this host: {why.strerror}")
     return sockets

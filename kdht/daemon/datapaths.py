@@ -7,7 +7,7 @@ if the new one cannot start, the old one goes on.
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from kdht.config.settings import Settings
 from kdht.daemon.path_checker import PathChecker
@@ -106,19 +106,28 @@ class Datapaths:
             if kind == self.kind:
                 return
             new = self._makers[kind]()
-            if new:
-                # Before the old one stops. A packet meets XDP before nftables, so one of them handles it.
-                new.start()
+            checker = self._started(new) if new else None
             old, self._running, self.kind = self._running, new, kind
             self._end_checks()
             if old:
                 old.stop()
-            if new:
+            if checker:
                 # After the old path has stopped: with both in place a check could take the wrong one.
-                self._checker = PathChecker(new, self._publisher.core, self._node_id, self._usual())
-                self._checker.start()
+                checker.begin()
+                self._checker = checker
         fields = {"interfaces": ",".join(new.status()["interfaces"])} if new else {}  # type: ignore[arg-type]
         log.info(f"{kind} started" if new else "the socket treats all packets", extra=fields)
+
+    def _started(self, new: FastPath) -> PathChecker:
+        """Start a path, and what will check it. Raises DatapathError; then neither runs."""
+        checker = PathChecker(new, self._publisher.core, self._node_id, self._usual())
+        with ExitStack() as undo:
+            # Before the old one stops. A packet meets XDP before nftables, so one of them handles it.
+            new.start()
+            undo.callback(new.stop)
+            checker.start()
+            undo.pop_all()
+        return checker
 
     def follow(self, settings: Settings) -> None:
         """The configuration was read again. What stands in the core the datapaths follow by themselves."""
@@ -142,10 +151,15 @@ class Datapaths:
             if self._hot is not None:
                 self._hot.close()
 
-    def path_checks(self) -> dict[str, int]:
-        """How many path checks of the running datapath had each result. Empty without one."""
-        checker = self._checker
-        return checker.status() if checker else {}
+    def status_of(self, path: FastPath) -> dict[str, object]:
+        """The path's own status with what the checks of it say. May block."""
+        status, checker = dict(path.status()), self._checker
+        if checker is None:
+            return status
+        if status["state"] == "up" and checker.trouble:
+            # It may be whole, but nobody knows.
+            status |= {"state": "degraded", "why": checker.trouble}
+        return {**status, "checks": checker.status()}
 
     def _end_checks(self) -> None:
         if self._checker is not None:

@@ -26,7 +26,7 @@ from kdht._routing import Core
 from kdht.datapath.base import FastPath
 from kdht.datapath.departures import Departures, State
 from kdht.datapath.path_check import MISSES, PathCheck, Result
-from kdht.datapath.upkeep import Upkeep
+from kdht.datapath.upkeep import Upkeep, started
 from kdht.errors import BadPacket
 from kdht.node.reflector import ANSWER_BYTES
 from kdht.wire import Address, Contact, Message, parse
@@ -63,8 +63,9 @@ class PathChecker:
         """The first half of the request IDs. Not 0, and nobody else's."""
         self._checks = {address.is_ipv4: PathCheck() for address in own}
         self._upkeep = Upkeep(log, "the check of the fast path")
+        self._begun = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kdht-path-checker", daemon=True)
+        self._thread: threading.Thread | None = None
         self._sockets: dict[bool, socket.socket] = {}
         self._known: dict[bool, list[Contact]] = {address.is_ipv4: [] for address in own}
         """The neighbours of each IP version, or the last ones that were known."""
@@ -77,12 +78,24 @@ class PathChecker:
         """Good checks in a row that the path did not see."""
 
     def start(self) -> None:
-        self._thread.start()
+        """Raises DatapathError. The first check waits for `begin`."""
+        self._thread = started("kdht-path-checker", self._run)
+
+    def begin(self) -> None:
+        """Check from now on."""
+        self._begun.set()
 
     def stop(self) -> None:
-        """Called once, before the path stops."""
+        """Called before the path stops. May be called again."""
         self._stopping.set()
-        self._thread.join()
+        self._begun.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def trouble(self) -> str:
+        """Why the path cannot be checked. Empty: it can."""
+        return self._upkeep.why
 
     def status(self) -> dict[str, int]:
         """How many checks had each result, and how many re-addressed packets are `missing`."""
@@ -94,6 +107,7 @@ class PathChecker:
     # --- The thread
 
     def _run(self) -> None:
+        self._begun.wait()
         with ExitStack() as undo:
             while not self._stopping.is_set():
                 self._pause_s = NOBODY_S
@@ -102,21 +116,32 @@ class PathChecker:
 
     def _round(self, undo: ExitStack) -> None:
         """One check for each IP version. Raises OSError, or KdhtError of the path."""
-        pauses = []
+        pauses, failed = [], None
         for address in self._own:
-            for neighbour in self._neighbours(address.is_ipv4):
-                check = self._checks[address.is_ipv4]
-                was = check.aside
-                result = self._ask(address, neighbour, undo)
-                check.add(result, time.monotonic())
-                pauses.append(check.pause_s(result))
-                if was or check.aside:
-                    self._follow()
-                elif result is Result.GOOD and not self._departures.aside:
-                    self._see_what_was_taken()
-                break
+            try:
+                pauses.append(self._check(address, undo))
+            except (
+                OSError
+            ) as error:  # the other IP version can be checked all the same, and the counts compared
+                failed = error
         self._compare()
         self._pause_s = min(*pauses, self._departures.pause_s, NOBODY_S)
+        if failed is not None:
+            raise failed
+
+    def _check(self, address: Address, undo: ExitStack) -> float:
+        """One check. Returns the seconds until the next."""
+        for neighbour in self._neighbours(address.is_ipv4):
+            check = self._checks[address.is_ipv4]
+            was = check.aside
+            result = self._ask(address, neighbour, undo)
+            check.add(result, time.monotonic())
+            if was or check.aside:
+                self._follow()
+            elif result is Result.GOOD and not self._departures.aside:
+                self._see_what_was_taken()
+            return check.pause_s(result)
+        return NOBODY_S
 
     def _compare(self) -> None:
         """Whether what the path re-addressed left this host."""
@@ -208,8 +233,10 @@ class PathChecker:
         here = self._sockets.get(address.is_ipv4)
         if here is None:
             family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
-            here = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-            # A port of its own: what comes to the node's port is taken by its datapaths.
-            here.bind((address.host, 0))
+            with ExitStack() as unused:
+                here = unused.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+                # A port of its own: what comes to the node's port is taken by its datapaths.
+                here.bind((address.host, 0))
+                undo.push(unused.pop_all())
             self._sockets[address.is_ipv4] = here
         return here

@@ -6,10 +6,11 @@ but not one each time.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
-from kdht.errors import KdhtError
+from kdht.errors import DatapathError, KdhtError
 
 _REFUSALS = (OSError, MemoryError, RuntimeError, KdhtError)
 """Errors that the system gives: no descriptor, memory or thread is left. Python raises RuntimeError for a thread that cannot start."""
@@ -49,3 +50,13 @@ class Upkeep:
         self._told = (self.why, now)
         # What the system refuses needs no traceback; a bug does.
         self._log.error(self.why, exc_info=not isinstance(error, _REFUSALS))
+
+
+def started(name: str, work: Callable[[], object]) -> threading.Thread:
+    """A running thread that ends with its process. Raises DatapathError: the system has no thread left."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError) as error:
+        raise DatapathError(f"cannot start the thread {name}: {error or 'no memory'}") from error
+    return thread

@@ -302,6 +302,23 @@ OUR_MARK = match({"meta": {"key": "mark"}}, MARK)
         ([chain("input"), rule(match(DPORT, 22))], ["failure"]),
         ([chain("input"), rule(match(DPORT, PORT))], []),
         ([chain("input"), rule(match(DPORT, {"set": [22, PORT]}))], []),
+        ([chain("input"), rule(match(DPORT, {"range": [5000, 6000]}))], []),
+        ([chain("input"), rule(match(DPORT, {"range": [5349, 6000]}))], ["failure"]),
+        ([chain("input"), rule(match(DPORT, {"set": [22, {"range": [5300, 5400]}]}))], []),
+        ([chain("input"), rule(match(DPORT, {"set": [22, {"range": [5300, 5347]}]}))], ["failure"]),
+        ([chain("input"), rule(match({"payload": {"protocol": "th", "field": "dport"}}, PORT))], []),
+        ([chain("input"), rule(match({"meta": {"key": "l4proto"}}, {"set": ["tcp", "udp"]}))], []),
+        ([chain("input"), rule(match(DPORT, PORT), match({"ct": {"key": "state"}}, "new"))], []),
+        (
+            [chain("input"), rule(match({"ct": {"key": "state"}}, {"set": ["established", "related"]}))],
+            ["failure"],
+        ),
+        (
+            [chain("input"), rule(match({"meta": {"key": "iifname"}}, "other0"), match(DPORT, PORT))],
+            ["failure"],
+        ),
+        ([chain("input"), rule(match(DPORT, "@ports"))], ["failure"]),
+        ([chain("input"), rule(match(DPORT, {"range": ["a"]}))], ["failure"]),
         ([chain("output")], []),
     ],
 )
@@ -311,6 +328,14 @@ def test_chains_that_drop(tmp_path, monkeypatch, listed, expected):
     monkeypatch.setattr(firewall.ruleset, "run_nft", lambda nft, arguments: json.dumps({"nftables": listed}))
     findings = found(firewall.firewall, subject(tmp_path))
     assert states(findings) == (expected or ["ok"])
+
+
+@pytest.mark.parametrize("said", ["", "{", "[]", "{}", '{"nftables"'])
+def test_a_list_of_rules_that_cannot_be_read(tmp_path, monkeypatch, said):
+    monkeypatch.setattr(firewall.ruleset, "find_nft", lambda: "/usr/sbin/nft")
+    monkeypatch.setattr(firewall.shutil, "which", lambda name: None)
+    monkeypatch.setattr(firewall.ruleset, "run_nft", lambda nft, arguments: said)
+    assert states(found(firewall.firewall, subject(tmp_path))) == ["warning" if said else "ok"]
 
 
 def dropping(address: Any, *more: dict[str, Any], field: str = "ip", op: str = "==") -> dict[str, Any]:
@@ -337,6 +362,9 @@ NET = {"prefix": {"addr": "192.0.2.0", "len": 24}}
         ([dropping("192.0.2.7", match({"payload": {"protocol": "tcp", "field": "dport"}}, 22))], [], False),
         ([dropping("192.0.2.7", match(DPORT, 53))], [], False),
         ([dropping("192.0.2.7", match(DPORT, PORT))], [], True),
+        ([dropping("192.0.2.7", match(DPORT, {"set": [53, {"range": [5000, 5300]}]}))], [], False),
+        ([dropping("192.0.2.7", match(DPORT, {"set": [53, {"range": [5000, 5400]}]}))], [], True),
+        ([dropping("192.0.2.7", match(DPORT, "@ports"))], [], True),
     ],
 )
 def test_rules_by_source_that_the_fast_paths_pass_by(tmp_path, monkeypatch, kind, listed, not_from, warned):
@@ -453,3 +481,12 @@ def test_a_build_without_libsodium_is_warned_about(tmp_path, monkeypatch):
     (missing,) = host.signatures(subject(tmp_path))
     assert missing.state == "warning"
     assert "apt-get install libsodium-dev" in missing.mend
+
+
+def test_a_rule_for_the_nodes_own_interface_counts(tmp_path, monkeypatch):
+    listed = [chain("input"), rule(match({"meta": {"key": "iifname"}}, "lan0"), match(DPORT, PORT))]
+    monkeypatch.setattr(firewall.ruleset, "find_nft", lambda: "/usr/sbin/nft")
+    monkeypatch.setattr(firewall.shutil, "which", lambda name: None)
+    monkeypatch.setattr(firewall.ruleset, "run_nft", lambda nft, arguments: json.dumps({"nftables": listed}))
+    node = replace(subject(tmp_path), interfaces=("lan0",))
+    assert states(found(firewall.firewall, node)) == ["ok"]

@@ -12,7 +12,8 @@ from scripted_node import ScriptedNode, value_reply
 from kdht import AsyncClient, Client
 from kdht.client import _sockets as sockets
 from kdht.client._datagram import ANY_NODE, Send
-from kdht.wire import hash_key, pack_request, parse
+from kdht.errors import RequestError
+from kdht.wire import Address, hash_key, pack_request, parse
 from kdht.wire._shared import Op
 
 NOBODY = [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN]
@@ -170,3 +171,30 @@ def test_a_late_answer_to_the_former_port_still_counts(opened):
     opened.send(Send(0, REQUEST, port=2))
     assert before.fileno() == -1, "only one former port is kept"
     assert after.fileno() >= 0
+
+
+def without_descriptors(monkeypatch):
+    def refuse(*_arguments):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(sockets, "_udp_socket", refuse)
+
+
+def test_without_a_descriptor_for_another_port_the_old_one_goes_on(opened, monkeypatch):
+    before = opened._connected[0]
+    without_descriptors(monkeypatch)
+    assert opened.send(Send(0, REQUEST, port=1))
+    assert opened._connected[0] is before
+
+
+def test_without_a_descriptor_for_a_learnt_node_another_one_is_asked(opened, monkeypatch):
+    node = 5
+    assert opened.place(node, Address.of("127.0.0.77", 5348))
+    without_descriptors(monkeypatch)
+    assert not opened.send(Send(node, REQUEST))
+
+
+def test_without_descriptors_a_client_says_so(monkeypatch):
+    without_descriptors(monkeypatch)
+    with pytest.raises(RequestError, match="Too many open files"):
+        Client("127.0.0.1", timeout=1).get("k")

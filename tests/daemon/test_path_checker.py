@@ -1,5 +1,6 @@
 """The checker with a neighbour of the test's own: what it asks, and what it does with the fast path."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ import pytest
 from chain import IDS, configure
 
 from kdht._routing import Core
+from kdht.daemon import path_checker
 from kdht.daemon.path_checker import PathChecker
 from kdht.datapath.departures import Departed
 from kdht.lab.wait import wait_until
@@ -15,6 +17,8 @@ from kdht.wire import Address, Contact, Message, parse
 from kdht.wire._shared import Flag, Op
 
 OWN = Address.of("127.0.0.1", 5348)
+ABSENT = Address.of("2001:db8::1", 5348)
+"""This host does not have it (yet)."""
 
 
 class FakePath:
@@ -101,6 +105,7 @@ def checker(path: FakePath, neighbour: Neighbour) -> Iterator[PathChecker]:
     core.set_bucket(0, [neighbour.contact])
     checker = PathChecker(path, core, IDS[0], [OWN])
     checker.start()
+    checker.begin()
     yield checker
     checker.stop()
 
@@ -144,3 +149,31 @@ def test_a_path_that_sees_nothing_of_the_checks_is_passed_by(path, neighbour, ch
     neighbour.takes_notice = True
     wait_until(lambda: not path.is_passed_by, "its return")
     assert path.marker == 0
+
+
+def test_an_absent_address_costs_no_descriptors_and_not_the_checks_of_the_other(path, neighbour, monkeypatch):
+    monkeypatch.setattr(path_checker, "NOBODY_S", 0.01)
+    core = Core()
+    configure(core, IDS[0], OWN, ABSENT)
+    core.set_bucket(0, [neighbour.contact, Contact(IDS[2], *Address.of("2001:db8::2", 5348))])
+    checker = PathChecker(path, core, IDS[0], [ABSENT, OWN])
+    checker.start()
+    checker.begin()
+    wait_until(lambda: checker.status()["good"], "a check over the other IP version")
+    assert "Cannot assign requested address" in checker.trouble
+    before = len(os.listdir("/proc/self/fd"))
+    good = checker.status()["good"]
+    wait_until(lambda: checker.status()["good"] > good + 3, "some more")
+    assert len(os.listdir("/proc/self/fd")) <= before
+    checker.stop()
+
+
+def test_no_check_is_made_before_the_path_is_in_place(path, neighbour):
+    core = Core()
+    configure(core, IDS[0], OWN)
+    core.set_bucket(0, [neighbour.contact])
+    checker = PathChecker(path, core, IDS[0], [OWN])
+    checker.start()
+    checker.stop()
+    assert path.seen == 0
+    assert not any(checker.status().values())

@@ -1,9 +1,11 @@
-"""A host without room in /run, or without descriptors: the threads that keep a datapath alive survive it."""
+"""A host without room in /run, or without descriptors or threads: the threads that keep a datapath alive survive it."""
 
+import gc
 import os
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +18,12 @@ from test_ebpf_datapath import datapath
 
 from kdht._routing import Core
 from kdht.datapath.ebpf import datapath as ebpf
+from kdht.datapath.ebpf.xdp_links import BPFFS
 from kdht.datapath.host import settings
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.nfqueue import keeper
 from kdht.errors import DatapathError
-from kdht.lab.netns import Lab
+from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 
 pytestmark = pytest.mark.root
@@ -146,3 +149,59 @@ def test_a_map_that_refuses_an_element_is_filled_again(lab: Lab, tmp_path: Path,
         path.bucket_changed(7)
         wait_until(lambda: everything, "all buckets to be published")
         wait_until(lambda: path.status()["state"] == "up", "the end of the failure")
+
+
+def without_thread(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The system has no thread left when this one is to start."""
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+def descriptors() -> int:
+    gc.collect()  # the frames of a traceback hold what they had
+    return len(os.listdir("/proc/self/fd"))
+
+
+def found(host: Host) -> tuple[str, str, list[str]]:
+    tables = host.run(["nft", "list", "tables"]).stdout
+    return tables, host.sysctl("net/ipv4/conf/eth0/forwarding"), os.listdir(BPFFS)
+
+
+@pytest.mark.parametrize("name", ["kdht-keeper", "kdht-watch", "kdht-socket"])
+def test_without_threads_nfqueue_does_not_start_and_leaves_nothing(
+    lab: Lab, tmp_path: Path, monkeypatch, name: str
+) -> None:
+    host = lab.host("node", ipv4="10.41.0.1/24")
+    node = Node(host, IDS[0], ["10.41.0.1"], tmp_path)
+    before, open_before = found(host), descriptors()
+    with monkeypatch.context() as patch:
+        without_thread(patch, name)
+        with pytest.raises(DatapathError, match="can't start new thread"), node.running():
+            pass
+    wait_until(lambda: descriptors() == open_before, "the descriptors to be closed")
+    assert found(host) == before
+    with node.running():
+        assert node.status()["state"] == "up"
+
+
+@pytest.mark.parametrize("name", ["kdht-ebpf", "kdht-watch"])
+def test_without_threads_ebpf_does_not_start_and_leaves_nothing(
+    lab: Lab, tmp_path: Path, monkeypatch, name: str
+) -> None:
+    host = lab.host("node", ipv4="10.41.0.1/24")
+    before, open_before = found(host), descriptors()
+    with monkeypatch.context() as patch:
+        without_thread(patch, name)
+        with (
+            pytest.raises(DatapathError, match="can't start new thread"),
+            datapath(host, tmp_path, "10.41.0.1"),
+        ):
+            pass
+    wait_until(lambda: descriptors() == open_before, "the descriptors to be closed")
+    assert found(host) == before

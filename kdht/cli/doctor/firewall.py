@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdht.cli.doctor import sources
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
-from kdht.cli.doctor.sources import by_source
 from kdht.datapath.host import children, ruleset
 from kdht.datapath.host.ruleset import MARK
 from kdht.errors import DatapathError
@@ -35,10 +35,13 @@ def firewall(subject: Subject) -> Iterator[Finding]:
     except DatapathError as error:
         yield Finding("firewall", "warning", str(error), "give CAP_NET_ADMIN")
         return
+    except (ValueError, KeyError, TypeError):  # cut short, or of a version that writes otherwise
+        yield Finding("firewall", "warning", "nft's list of rules cannot be read", "nft list ruleset")
+        return
     found = [
         *_forward(subject, listed),
         *_input(subject, listed),
-        *by_source(subject, listed),
+        *sources.by_source(subject, listed),
         *_legacy(subject),
     ]
     yield from found
@@ -50,7 +53,8 @@ def _forward(subject: Subject, listed: list[Rule]) -> Iterator[Finding]:
     """Only nfqueue's packets are forwarded by the kernel."""
     bad: State = "failure" if "nfqueue" in (subject.running_kind, subject.kind) else "warning"
     for chain in _dropping(subject, listed, "forward"):
-        if not any(_accepts_mark(rule) for rule in _rules(listed, chain)):
+        ours = [({"meta": {"key": "mark"}}, MARK), *_places(subject)]
+        if not any(_accepts(rule, ours) for rule in _rules(listed, chain)):
             place = f"{chain['family']} {chain['table']} {chain['name']}"
             yield Finding("firewall", bad, f"chain {place} drops what is forwarded: our packets have mark {MARK:#x}",
                           f"nft insert rule {place} meta mark {MARK:#x} accept")  # fmt: skip
@@ -61,7 +65,8 @@ def _input(subject: Subject, listed: list[Rule]) -> Iterator[Finding]:
     if port is None:
         return
     for chain in _dropping(subject, listed, "input"):
-        if not any(_accepts_port(rule, port) for rule in _rules(listed, chain)):
+        ours = [*_messages(port), *_places(subject)]
+        if not any(_accepts(rule, ours) for rule in _rules(listed, chain)):
             place = f"{chain['family']} {chain['table']} {chain['name']}"
             yield Finding("firewall", "failure", f"chain {place} drops what comes in, UDP port {port} too",
                           f"nft insert rule {place} udp dport {port} accept")  # fmt: skip
@@ -112,20 +117,29 @@ def _rules(listed: list[Rule], chain: Rule) -> Iterator[Rule]:
             yield rule
 
 
-def _accepts_mark(rule: Rule) -> bool:
-    return _accepts(rule) and all(_is_match(each, {"meta": {"key": "mark"}}, MARK) for each in _matches(rule))
-
-
-def _accepts_port(rule: Rule, port: int) -> bool:
-    field = {"payload": {"protocol": "udp", "field": "dport"}}
-    return _accepts(rule) and all(
-        _is_match(each, field, port) or _is_match(each, {"meta": {"key": "l4proto"}}, "udp")
-        for each in _matches(rule)
+def _accepts(rule: Rule, ours: list[tuple[Rule, object]]) -> bool:
+    """Whether it accepts, and each of its matches compares one of these."""
+    return any("accept" in each for each in rule.get("expr", [])) and all(
+        any(_is_match(each, left, right) for left, right in ours) for each in _matches(rule)
     )
 
 
-def _accepts(rule: Rule) -> bool:
-    return any("accept" in each for each in rule.get("expr", []))
+def _places(subject: Subject) -> list[tuple[Rule, object]]:
+    """What all our packets have: their interfaces, and the first state of a connection."""
+    keys = ("iifname", "oifname", "iif", "oif")
+    interfaces = [({"meta": {"key": key}}, name) for key in keys for name in subject.interfaces]
+    return [*interfaces, ({"ct": {"key": "state"}}, "new")]
+
+
+def _messages(port: int) -> list[tuple[Rule, object]]:
+    """What a match has to compare to fit messages for this port."""
+    return [
+        ({"payload": {"protocol": "udp", "field": "dport"}}, port),
+        ({"payload": {"protocol": "th", "field": "dport"}}, port),
+        ({"meta": {"key": "l4proto"}}, "udp"),
+        ({"payload": {"protocol": "ip", "field": "protocol"}}, "udp"),
+        ({"payload": {"protocol": "ip6", "field": "nexthdr"}}, "udp"),
+    ]
 
 
 def _matches(rule: Rule) -> list[Rule]:
@@ -133,11 +147,10 @@ def _matches(rule: Rule) -> list[Rule]:
 
 
 def _is_match(match: Rule, left: Rule, right: object) -> bool:
-    """Whether it is `left == right`, or `left` in a set that has it."""
+    """Whether it is `left == right`, or `left` in a range or set that has it."""
     if match.get("left") != left or match.get("op") not in ("==", "in"):
         return False
-    found = match.get("right")
-    return found == right or (isinstance(found, dict) and right in found.get("set", []))
+    return sources.holds(match.get("right"), right)
 
 
 CHECKS: tuple[Check, ...] = (firewall,)

@@ -74,9 +74,32 @@ def _may_be_ours(rule: Rule, port: int | None) -> bool:
         payload = match.get("left", {}).get("payload", {}) if isinstance(match.get("left"), dict) else {}
         if payload.get("protocol") in ("tcp", "icmp", "icmpv6", "sctp"):
             return False
-        if payload.get("field") == "dport" and isinstance(match.get("right"), int) and match["right"] != port:
-            return False
+        if payload.get("field") == "dport" and _numbers(match.get("right")):
+            inside = holds(match["right"], port)
+            if inside == (match.get("op") == "!="):
+                return False
     return True
+
+
+def holds(right: object, value: object) -> bool:
+    """Whether the right side of a match is this value, or a range or anonymous set that has it."""
+    if not isinstance(right, dict):
+        return right == value
+    if isinstance(found := right.get("set"), list):
+        return any(holds(each, value) for each in found)
+    ends = right.get("range")
+    return (
+        isinstance(value, int)
+        and isinstance(ends, list)
+        and len(ends) == 2
+        and all(isinstance(end, int) for end in ends)
+        and ends[0] <= value <= ends[1]
+    )
+
+
+def _numbers(right: object) -> bool:
+    """Whether it is a number, or a range or anonymous set: no named set, whose elements are elsewhere."""
+    return isinstance(right, int) or (isinstance(right, dict) and bool({"set", "range"} & right.keys()))
 
 
 def _networks(right: object) -> list[Network] | None:

@@ -214,10 +214,8 @@ def _room(parts: Parts) -> tuple[int, int, int, bool, int]:
 async def _states_by_name(parts: Parts, datapaths: Datapaths) -> list[tuple[str, DatapathState]]:
     """The counters of all running datapaths. One may ask the kernel or another process, so this runs on a thread."""
     states = [(parts.transport.name, dict(await asyncio.to_thread(parts.transport.status)))]
-    for path in datapaths.running():
-        status = await asyncio.to_thread(path.status)
-        states.append((path.name, {**status, "checks": datapaths.path_checks()}))
-    return states
+    running = datapaths.running()
+    return [*states, *[(path.name, await asyncio.to_thread(datapaths.status_of, path)) for path in running]]
 
 
 async def _datapath_states(parts: Parts, datapaths: Datapaths) -> list[DatapathState]:

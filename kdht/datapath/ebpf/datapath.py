@@ -34,7 +34,7 @@ from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
 from kdht.datapath.losses import LossLog
 from kdht.datapath.publish import Publisher
 from kdht.datapath.rates import NO_LIMITS, ClientRates
-from kdht.datapath.upkeep import Upkeep
+from kdht.datapath.upkeep import Upkeep, started
 from kdht.errors import DatapathError
 from kdht.wire import Address
 from kdht.wire._shared import ID_BITS, PORT, VERDICT_OF, Reason, Verdict
@@ -246,6 +246,7 @@ class EbpfDatapath:
         undo.callback(xdp_links.remove_pins, pins)
         self._object, adopted = self._open_maps(pins)
         undo.callback(self._forget)
+        undo.callback(self._attached.close)
         # An earlier daemon's table is better than an incomplete one of this node.
         self._live = self.options.ready() or not (adopted or xdp_links.pinned_links(pins))
         # Before the first publication, so that no change in between is missed.
@@ -262,8 +263,8 @@ class EbpfDatapath:
         if self._live or adopted:
             self._attach()
         self._ending = False
-        self._thread = threading.Thread(target=self._run, name="kdht-ebpf", daemon=True)
-        self._thread.start()
+        self._thread = started("kdht-ebpf", self._run)
+        undo.callback(self._end_thread)
 
     def _open_maps(self, pins: Path) -> tuple[Any, bool]:
         """Load the program with the pinned maps, or with new ones. Returns whether there were pinned ones."""

@@ -68,8 +68,11 @@ def all_hosts() -> list[tuple[str, str]]:
     """Interface and address, as text, of every address of this network namespace."""
     with IPRoute() as route:
         names = {link["index"]: link.get("ifname") for link in route.get_links()}
+        # An interface that was made in between has no name here yet.
         return [
-            (names[found["index"]], found.get("local") or found.get("address")) for found in route.get_addr()
+            (names[found["index"]], found.get("local") or found.get("address"))
+            for found in route.get_addr()
+            if found["index"] in names
         ]
 
 

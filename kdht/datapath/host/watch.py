@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from kdht.datapath.host.nfnetlink import ANSWER_BYTES, NETLINK_NETFILTER
-from kdht.datapath.upkeep import Upkeep
+from kdht.datapath.upkeep import Upkeep, started
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class HostWatch:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Raises OSError."""
+        """Raises OSError, or DatapathError."""
         with ExitStack() as undo:
             self._sockets = [undo.enter_context(_listening(*each)) for each in GROUPS]
             self._end = os.eventfd(0, os.EFD_CLOEXEC)
@@ -62,9 +62,8 @@ class HostWatch:
             self._poll = undo.enter_context(select.epoll())
             for fd in (self._end, *(each.fileno() for each in self._sockets)):
                 self._poll.register(fd, select.EPOLLIN)
+            self._thread = started("kdht-watch", self._run)
             self._undo = undo.pop_all()
-        self._thread = threading.Thread(target=self._run, name="kdht-watch", daemon=True)
-        self._thread.start()
 
     def stop(self) -> None:
         """May be called again."""

@@ -21,7 +21,7 @@ from kdht.datapath.host import children
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.nfqueue._nfqueue import COUNTERS, LANE_BYTES
 from kdht.datapath.nfqueue.queue_worker import READY, Job
-from kdht.datapath.upkeep import Upkeep
+from kdht.datapath.upkeep import Upkeep, started
 from kdht.errors import DatapathError
 
 # A busy host may take seconds to start Python and to bind the queues.
@@ -58,11 +58,15 @@ class Keeper:
         self._stopping = threading.Event()
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC)
         self._starting = Upkeep(log, "the start of the queue's worker")
-        self._thread = threading.Thread(target=self._run, name="kdht-keeper", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the worker and wait until it gives verdicts. Raises DatapathError. Called once."""
-        self._thread.start()
+        try:
+            self._thread = started("kdht-keeper", self._run)
+        except DatapathError:
+            self.stop()
+            raise
         settled = self._settled.wait(START_TIMEOUT)
         if self.pid is None:
             self.stop()
@@ -75,7 +79,8 @@ class Keeper:
         self._stopping.set()
         # The thread waits for the worker, not for the event: wake it.
         os.write(self._wake, b"s")
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         for fd in (self._wake, self._woken, self._counters_fd):
             os.close(fd)
 

@@ -22,6 +22,7 @@ from kdht.datapath.rates import NO_LIMITS, ClientRates
 from kdht.datapath.socket import _udp
 from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
 from kdht.datapath.socket.outside import mark_outside
+from kdht.datapath.upkeep import started
 from kdht.errors import DatapathError
 from kdht.storage._cache import RecordCache
 from kdht.storage._hot import ASKS
@@ -111,13 +112,13 @@ class SocketTransport:
             engine = Engine(self._core, self._lane, pairs, wake_fd, self._cache, self._rates.prices())
             engine.checks_reads = self._checks_reads
             guard = _Guard(handlers)
-            thread = Thread(target=self._run, args=(engine, guard), name="kdht-socket", daemon=True)
             with self._sending:  # the first datagram's answer waits until all is in place
                 self._why = ""
                 self._engine = engine  # for `call_in`, which does not wait
                 self._guard = guard
                 undo.callback(setattr, self, "_engine", None)
-                thread.start()
+                undo.callback(setattr, self, "_why", "not started")
+                thread = started("kdht-socket", lambda: self._run(engine, guard))
                 self._sockets, self._wake_fd, self.addresses = sockets, wake_fd, bound
                 self._thread = thread
             undo.pop_all()
