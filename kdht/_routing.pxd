@@ -4,7 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from kdht.core._layout cimport (
-    KDHT_DROP, KDHT_FORWARD, KDHT_LOCAL, KDHT_PASS, KDHT_RELAY, kdht_header, kdht_outcome,
+    KDHT_DROP, KDHT_FORWARD, KDHT_LOCAL, KDHT_PASS, KDHT_RELAY, kdht_contact, kdht_header, kdht_outcome,
     kdht_region,
 )
 from kdht.core._reply cimport Request
@@ -34,6 +34,17 @@ cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *packet,
 cdef uint32_t core_reply(kdht_region *region, uint32_t lane, uint8_t *message, const Request *request,
                          uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
                          kdht_outcome *out) noexcept nogil
+
+# The same for threads without a lane of their own.
+cdef uint32_t core_answer(kdht_region *region, uint8_t *message, const Request *request, uint8_t status,
+                          const uint8_t *body, uint32_t length, uint32_t now,
+                          kdht_outcome *out) noexcept nogil
+
+# Up to `wanted` contacts, closest to the key first, without this node. Gives how many.
+cdef int core_closest(kdht_region *region, const uint8_t *key, int wanted, kdht_contact *found) noexcept nogil
+
+# As a kdht.wire.Contact.
+cdef object make_contact(const kdht_contact *contact)
 
 # Turn a forwarded request that an ICMP error quotes into the reply UNREACHABLE. 0: nothing may be sent.
 cdef uint32_t core_bounce(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,

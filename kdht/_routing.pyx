@@ -120,6 +120,21 @@ cdef uint32_t core_reply(kdht_region *region, uint32_t lane, uint8_t *message, c
                        body, length, now, out)
 
 
+cdef uint32_t core_answer(kdht_region *region, uint8_t *message, const Request *request, uint8_t status,
+                          const uint8_t *body, uint32_t length, uint32_t now,
+                          kdht_outcome *out) noexcept nogil:
+    cdef kdht_config config
+    _snapshot(region, &config, sizeof(config))
+    return write_reply(&config, <kdht_header *>message, request, status, body, length, now, out)
+
+
+cdef int core_closest(kdht_region *region, const uint8_t *key, int wanted,
+                      kdht_contact *found) noexcept nogil:
+    cdef kdht_config config
+    _snapshot(region, &config, KDHT_KEYLESS_LEN)
+    return find_closest(region, &config, key, wanted, found)
+
+
 cdef uint32_t core_bounce(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,
                           kdht_outcome *out) noexcept nogil:
     return write_bounce(_config(region, lane), <kdht_header *>message, length, now, out)
@@ -202,7 +217,7 @@ cdef object _address(const uint8_t *ip, uint16_t port):
     return tuple.__new__(Address, (ip[:16], ntohs(port)))
 
 
-cdef object _contact(const kdht_contact *contact):
+cdef object make_contact(const kdht_contact *contact):
     return tuple.__new__(Contact, (contact.id[:KDHT_ID_LEN], contact.ip[:16], ntohs(contact.port)))
 
 
@@ -334,7 +349,7 @@ cdef class Core:
         """The published contacts of bucket `index`."""
         cdef kdht_bucket bucket = _read_bucket(self.region, index)
         cdef uint32_t i
-        return [_contact(&bucket.contacts[i]) for i in range(bucket.count)]
+        return [make_contact(&bucket.contacts[i]) for i in range(bucket.count)]
 
     def occupancy(self) -> int:
         """Which buckets hold contacts: a map of 160 bits, the top bit is bucket 0."""
@@ -354,7 +369,7 @@ cdef class Core:
         _need(key, KDHT_ID_LEN, "a key")
         _snapshot(region, &config, KDHT_KEYLESS_LEN)
         if find_next_hop(region, &config, key, attempt, &found) == KDHT_REASON_NEXT_HOP:
-            return _contact(&found)
+            return make_contact(&found)
         return None
 
     def closest(self, key: bytes, count: int = KDHT_K) -> list:
@@ -370,7 +385,7 @@ cdef class Core:
         _snapshot(region, &config, KDHT_KEYLESS_LEN)
         with nogil:
             number = find_closest(region, &config, key_at, wanted, found)
-        return [_contact(&found[i]) for i in range(number)]
+        return [make_contact(&found[i]) for i in range(number)]
 
     def rank(self, key: bytes, limit: int = KDHT_K) -> int:
         """How many contacts are closer to the 20-byte key than this node, at most `limit`."""

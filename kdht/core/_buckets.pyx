@@ -11,11 +11,14 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kdht.core._layout cimport (
-    KDHT_ID_BITS, KDHT_ID_LEN, KDHT_READ_TRIES, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NEXT_HOP,
+    KDHT_ID_LEN, KDHT_READ_TRIES, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NEXT_HOP,
     KDHT_REASON_NOT_READY, KDHT_REASON_OWNER, KDHT_ROOM, be64toh, clzll, htons, kdht_bucket,
     kdht_bucket_cell, kdht_config, kdht_contact, kdht_region, kdht_seq_begin, kdht_seq_fence, kdht_seq_same,
     kdht_seq_step, ntohl,
 )
+
+cdef extern from *:
+    int ctzll "__builtin_ctzll"(unsigned long long value) noexcept nogil
 
 
 cdef inline uint64_t _word(const uint8_t *id, int i) noexcept nogil:
@@ -142,16 +145,24 @@ cdef int find_closest(const kdht_region *region, const kdht_config *config, cons
     """
     cdef uint64_t key[3]
     cdef uint64_t closer[3]
+    cdef uint64_t bits
     cdef int count = 0, index, word
     for word in range(3):
         key[word] = _word(key_id, word)
         closer[word] = _word(config.self_id, word) ^ key[word]
-    for index in range(KDHT_ID_BITS):
-        if count < wanted and closer[index >> 6] >> (63 - (index & 63)) & 1:
-            count += _sorted(region, config, index, key, wanted - count, found + count)
-    for index in range(KDHT_ID_BITS - 1, -1, -1):
-        if count < wanted and not closer[index >> 6] >> (63 - (index & 63)) & 1:
-            count += _sorted(region, config, index, key, wanted - count, found + count)
+    # Only buckets that hold contacts, as in `count_closer`: a table has few of them.
+    for word in range(3):
+        bits = closer[word] & config.occupancy[word]
+        while bits and count < wanted:
+            index = clzll(bits)
+            bits &= ~(<uint64_t>1 << (63 - index))
+            count += _sorted(region, config, 64 * word + index, key, wanted - count, found + count)
+    for word in range(2, -1, -1):
+        bits = ~closer[word] & config.occupancy[word]
+        while bits and count < wanted:
+            index = 63 - ctzll(bits)
+            bits &= bits - 1
+            count += _sorted(region, config, 64 * word + index, key, wanted - count, found + count)
     return count
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from kdht.datapath.departures import Departed
+from kdht.datapath.socket._direct import Direct
 from kdht.times import UnixTime
 from kdht.wire import Address
 from kdht.wire._shared import Reason
@@ -70,6 +71,8 @@ class Handlers:
     may_read: MayRead
     """Asked before the transport answers a GET itself, while `Transport.check_reads` says so. A GET that it refuses goes
     to `receive`."""
+    direct: Direct | None
+    """Takes messages before `receive` and `read`, from a transport that can give them to it. None: `receive` gets all."""
 
     @classmethod
     def without_records(cls, receive: Receiver) -> "Handlers":
@@ -81,6 +84,7 @@ class Handlers:
             time=_no_alarm,
             read=None,
             may_read=_nobody,
+            direct=None,
         )
 
 

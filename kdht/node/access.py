@@ -188,6 +188,11 @@ class Access:
         """Whether no read may be answered before `may_read` was asked."""
         return self.policy.reads != "open"
 
+    @property
+    def lets_all_write(self) -> bool:
+        """Whether no write is asked for a proof."""
+        return self.policy.writes == "open"
+
     def may_read(self, data: bytes, now: UnixTime) -> bool:
         """Whether this request is proven. One that is not goes to `refusal`, which counts it."""
         return not self._judge.reason(data, now)

@@ -161,6 +161,7 @@ def assemble(
         time=dispatcher.tick,
         read=reader,
         may_read=access.may_read,
+        direct=coordinator.direct(service.put_answers, lambda: access.lets_all_write, clock),
     )
     # Before the start, so that no read is answered unasked.
     transport.check_reads(access.asks_readers)

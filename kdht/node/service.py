@@ -96,9 +96,10 @@ class Service:
         self._replier = replies.replier
         self._trace_body = pack_contacts([contact])
         self._leases = leases
-        self._put_answers = PutAnswers(
+        self.put_answers = PutAnswers(
             core, replies.counts, on_late, self._keep, self._end_of, room.lets_all_in
         )
+        """For common writes."""
 
     def handle(self, batch: Sequence[Datagram], now: UnixTime) -> int:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
@@ -297,7 +298,7 @@ class Service:
     def _write(self, requests: list[Datagram], answers: ReplyBatch) -> None:
         common = self._coordinator.common
         with self._coordinator.turn(answers.now) as turn:
-            if common is not None and not common.is_ready(self._put_answers):
+            if common is not None and not common.is_ready(self.put_answers):
                 common = None
             for request in requests:
                 # No guard of its own: it would cost two calls for each write.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Handlers, Outgoing, Receiver
 from kdht.datapath.memory.network import MemoryNetwork
+from kdht.datapath.socket._datagrams import offer
 from kdht.errors import DatapathError
 from kdht.times import SteadyTime
 from kdht.wire import NO_IP, OFFSET, Address
@@ -142,7 +143,7 @@ class MemoryTransport:
             taken = [self._take(*each) for each in waiting[start : start + BATCH]]
             local = [datagram for datagram in taken if datagram is not None]
             if local:
-                self._handlers.receive(local)
+                self._receive(local)
 
     def deliver(self, data: bytes, source: Address, target: Address) -> None:
         """The verdict on one datagram, and what follows from it: an unconfigured node loses it."""
@@ -152,7 +153,14 @@ class MemoryTransport:
             return
         datagram = self._take(data, source, target, self._network.now)
         if datagram is not None:
-            self._handlers.receive([datagram])
+            self._receive([datagram])
+
+    def _receive(self, batch: list[Datagram]) -> None:
+        """As the socket's loop does with a batch."""
+        direct = self._handlers.direct
+        left = batch if direct is None else offer(direct, batch)
+        if left:
+            self._handlers.receive(left)
 
     def _take(self, data: bytes, source: Address, target: Address, arrived: SteadyTime) -> Datagram | None:
         """What is this node's own; the rest is sent on, or dropped."""

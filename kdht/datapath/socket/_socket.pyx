@@ -20,6 +20,7 @@ and again, requests without a cookie that need one, and many reads of absent key
 import os
 
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.errno cimport EBADF, EINTR, EMSGSIZE, errno
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -41,6 +42,8 @@ from kdht._routing cimport Core, core_bounce, core_decide_message, core_is_own_q
 from kdht.storage._cache cimport RecordCache, write_body
 from kdht.storage._hot cimport HotTable
 from kdht.datapath.socket._backlog cimport Backlog, Local
+from kdht.datapath.socket._datagrams cimport make_address, make_datagram
+from kdht.datapath.socket._direct cimport Direct
 from kdht.datapath.socket._rates cimport (
     KDHT_RATE_SECOND, SenderRates, kdht_allowance, kdht_rate_kind_of, kdht_rate_take,
 )
@@ -52,10 +55,7 @@ from kdht.datapath.socket._udp cimport (
     read_name, read_stamp, read_unreachable, receive, timespec,
 )
 
-from kdht.wire._shared import Reason
-from kdht.datapath.base import Datagram
 from kdht.errors import DatapathError
-from kdht.wire import Address
 
 MAX_ENDPOINTS = KDHT_MAX_OWN
 
@@ -79,7 +79,6 @@ cdef uint64_t LEASE = <uint64_t>(1e9 * AWAY)
 cdef uint64_t TRANSIT = 5_000_000  # nanoseconds that the kernel takes from an interface to a socket, and more
 cdef double TOO_OLD = 1.0  # seconds in a socket's buffer
 
-cdef tuple REASONS = tuple(Reason)
 cdef const uint8_t *NO_IP = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 
@@ -96,6 +95,11 @@ cdef struct Gone:
     Name name
     bint proven         # the quote is of a message that this node sent, and the first one of it
     uint64_t request_id
+
+
+cdef inline object item(object named, Py_ssize_t place):
+    """A field of a NamedTuple, by its place; nothing is checked."""
+    return <object>PyTuple_GET_ITEM(named, place)
 
 
 cdef inline double coarse_now() noexcept nogil:
@@ -137,10 +141,6 @@ cdef inline void request_of(Local *local, Request *request) noexcept nogil:
     request.source_ip, request.source_port = local.source_ip, local.source_port
     request.target_ip, request.target_port = local.target_ip, local.target_port
     request.max_reply = local.max_reply
-
-
-cdef object make_address(const uint8_t *ip, uint16_t port):
-    return tuple.__new__(Address, (ip[:16], ntohs(port)))
 
 
 cdef class Engine:
@@ -232,7 +232,8 @@ cdef class Engine:
         self.polled[index].fd = fd
         self.polled[index].events = POLLIN
 
-    def run(self, receiver, on_unreachable, on_away, reader=None, on_time=None, may_read=None) -> None:
+    def run(self, receiver, on_unreachable, on_away, reader=None, on_time=None, may_read=None,
+            Direct direct=None) -> None:
         """Treat datagrams until `end` is called. Raises OSError if a socket is no more.
 
         `receiver` gets each batch's local messages, but for GETs that the `reader` (base.Reader) has
@@ -240,18 +241,19 @@ cdef class Engine:
         that an ICMP error proves to be lost, or None: a hint. `on_away` is called before anything is
         treated that came while the loop was away. `on_time` is called at the start and when
         `call_in` said so; it may return in how many seconds to call it again.
+        `direct` is offered each batch first; the receiver and the reader get what it leaves.
         `may_read` (base.MayRead) is asked while `checks_reads`; without it no GET is answered here then.
         """
         self.runner = PyThread_get_thread_ident()
         self.due = INFINITY if on_time is None else 0.0
         self.looked = self.polled_before = uptime()
         try:
-            self._run(receiver, on_unreachable, on_away, reader, on_time, may_read)
+            self._run(receiver, on_unreachable, on_away, reader, on_time, may_read, direct)
         finally:
             if self.has_hot:
                 self.hot.renew(0)
 
-    cdef _run(self, receiver, on_unreachable, on_away, reader, on_time, may_read):
+    cdef _run(self, receiver, on_unreachable, on_away, reader, on_time, may_read, Direct direct):
         cdef int state
         while True:
             with nogil:
@@ -260,6 +262,9 @@ cdef class Engine:
                 raise OSError(-state, os.strerror(-state))
             if state == 2:
                 on_away()
+            if self.local_count and direct is not None:
+                direct.take(self.local, self.local_count)
+                self._drop_taken()
             if self.local_count and reader is not None:
                 self._answer_reads(reader, may_read)
             if self.local_count:
@@ -291,24 +296,34 @@ cdef class Engine:
     cdef _wake(self):
         os.eventfd_write(self.polled[self.count].fd, 1)
 
+    def is_here(self) -> bool:
+        """Whether this is the thread that is in `run`."""
+        return PyThread_get_thread_ident() == self.runner
+
     def send(self, list batch) -> int:
         """Send `base.Outgoing`s. Returns how many were sent. Raises ValueError for an address of a wrong
         length.
         """
-        cdef uint64_t before = self.send_tally.sent
-        cdef int i
-        cdef list held
-        for start in range(0, len(batch), BATCH):
-            held = []
-            try:
-                for item in batch[start:start + BATCH]:
-                    self._stage(item, held)
+        # The loop's own thread has boxes of its own, which are empty while it is in Python: it waits for no
+        # other sender.
+        if PyThread_get_thread_ident() == self.runner:
+            return self._send(batch, self.forwards, &self.loop_tally)
+        return self._send(batch, self.answers, &self.send_tally)
+
+    cdef _send(self, list batch, Outbox *boxes, Tally *tally):
+        cdef uint64_t before = tally.sent
+        cdef Py_ssize_t start, i
+        cdef list held = []     # bytes that no Outgoing holds, until they are sent
+        try:
+            for start in range(0, len(batch), BATCH):
+                for i in range(start, min(start + BATCH, len(batch))):
+                    self._stage(batch[i], held, boxes, tally)
                 with nogil:
-                    self._flush(self.answers, &self.send_tally)
-            finally:
-                for i in range(self.count):
-                    self.answers[i].count = 0
-        return self.send_tally.sent - before
+                    self._flush(boxes, tally)
+        finally:
+            for i in range(self.count):
+                boxes[i].count = 0
+        return tally.sent - before
 
     def counters(self) -> dict:
         """Counters since the start: numbers, and for errors a number for each errno."""
@@ -647,23 +662,41 @@ cdef class Engine:
             if boxes[i].count:
                 flush(self.endpoints[i].fd, &boxes[i], tally)
 
-    cdef _stage(self, item, list held):
-        """Post one Outgoing. `held` keeps a reference to its bytes until they are sent."""
-        cdef bytes data = item.data if type(item.data) is bytes else bytes(item.data)
-        cdef bytes target_ip = item.target.ip
-        cdef bytes source_ip = target_ip[:0] if item.source is None else item.source.ip
-        cdef const uint8_t *source = NO_IP if item.source is None else <const uint8_t *>source_ip
-        cdef uint16_t source_port = 0 if item.source is None else item.source.port
-        if len(target_ip) != 16 or (item.source is not None and len(source_ip) != 16):
+    cdef int _stage(self, outgoing, list held, Outbox *boxes, Tally *tally) except -1:
+        """Post one Outgoing."""
+        cdef object given = item(outgoing, 0)
+        cdef bytes data = given if type(given) is bytes else bytes(given)
+        cdef bytes target_ip, source_ip = None
+        cdef const uint8_t *source_at = NO_IP
+        cdef uint16_t source_port = 0
+        target, source = item(outgoing, 1), item(outgoing, 2)
+        target_ip = item(target, 0)
+        if source is not None:
+            source_ip, source_port = item(source, 0), item(source, 1)
+            source_at = source_ip
+        if len(target_ip) != 16 or (source is not None and len(source_ip) != 16):
             raise ValueError("an address has 16 bytes")
         if len(data) > KDHT_MAX_DATAGRAM:
-            count_error(self.send_tally.send_errors, EMSGSIZE, 1)
-            return
-        held.append(data)
-        self._post(self.answers, &self.send_tally, data, len(data), source, htons(source_port),
-                   <const uint8_t *>target_ip, htons(item.target.port))
+            count_error(tally.send_errors, EMSGSIZE, 1)
+            return 0
+        if data is not given:
+            held.append(data)
+        self._post(boxes, tally, data, len(data), source_at, htons(source_port),
+                   <const uint8_t *>target_ip, htons(item(target, 1)))
+        return 0
 
     # --- What came up ---
+
+    cdef void _drop_taken(self) noexcept nogil:
+        """Drop what has no length any more; the others move together at the front."""
+        cdef int i, left = 0
+        for i in range(self.local_count):
+            if self.local[i].length == 0:
+                self.backlog.drop(self.local[i])
+            else:
+                self.local[left] = self.local[i]
+                left += 1
+        self.local_count = left
 
     cdef _answer_reads(self, reader, may_read):
         """Answer the batch's GETs that have records. The other messages move together at the front."""
@@ -732,13 +765,7 @@ cdef class Engine:
         cdef list batch = []
         for i in range(self.local_count):
             local = self.local[i]
-            batch.append(tuple.__new__(Datagram, (
-                local.data[:local.length],
-                make_address(local.source_ip, local.source_port),
-                make_address(local.target_ip, local.target_port),
-                REASONS[local.reason],
-                local.max_reply,
-            )))
+            batch.append(make_datagram(local))
             self.backlog.drop(local)
         self.local_count = 0
         return batch

@@ -20,6 +20,7 @@ from kdht.datapath.base import Datagram, Handlers, Outgoing, Reader
 from kdht.datapath.host.local_addresses import allow_absent
 from kdht.datapath.rates import NO_LIMITS, ClientRates
 from kdht.datapath.socket import _udp
+from kdht.datapath.socket._direct import Direct
 from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
 from kdht.datapath.socket.outside import mark_outside
 from kdht.datapath.upkeep import started
@@ -147,7 +148,12 @@ class SocketTransport:
 
         A full send buffer may hold this up for 50 ms; then the rest is counted and dropped.
         """
-        items = list(batch)
+        items = batch if isinstance(batch, list) else list(batch)
+        engine = self._engine
+        # The thread itself has a way of its own, and its engine lives: it does not wait for the writer, whose answers leave
+        # at the same time.
+        if engine is not None and engine.is_here():
+            return engine.send(items)
         with self._sending:
             return self._engine.send(items) if self._engine else 0
 
@@ -210,7 +216,15 @@ class SocketTransport:
     def _run(self, engine: Engine, guard: "_Guard") -> None:
         """The thread."""
         try:
-            engine.run(guard.receive, guard.unreachable, guard.away, guard.reader, guard.time, guard.may_read)
+            engine.run(
+                guard.receive,
+                guard.unreachable,
+                guard.away,
+                guard.reader,
+                guard.time,
+                guard.may_read,
+                guard.direct,
+            )
         except Exception as error:
             self._why = f"the thread ended: {error}"
             log.exception("the socket datapath's thread ended")
@@ -227,6 +241,11 @@ class _Guard:
     def reader(self) -> Reader | None:
         """None: every read goes to `receive`."""
         return self._read if self._handlers.read is not None else None
+
+    @property
+    def direct(self) -> Direct | None:
+        """It does not raise."""
+        return self._handlers.direct
 
     def receive(self, batch: list[Datagram]) -> None:
         try:

@@ -21,11 +21,14 @@ from kdht.core._addresses cimport is_ipv4
 from kdht.core._layout cimport (
     KDHT_CERTIFIED_BIT, KDHT_FLAG_PROVEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC,
     KDHT_MAX_DATAGRAM, KDHT_MAX_VALUE, KDHT_OP_PUT, KDHT_OP_STORE, KDHT_PROOF_LEN, KDHT_PROOF_MAC_LEN,
-    KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_LEN, KDHT_STATUS_OK, KDHT_VERSION,
-    be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
+    KDHT_REASON_OWNER, KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_LEN, KDHT_STATUS_OK, KDHT_VERSION,
+    be64toh, htobe64, htonl, htons, kdht_header, kdht_outcome, kdht_record, ntohl,
 )
-from kdht._routing cimport Core, core_seal
-from kdht.node.replicas._trips cimport Trips
+from kdht.core._reply cimport Request
+from kdht._routing cimport Core, core_answer, core_closest, core_seal, make_contact
+from kdht.datapath.socket._backlog cimport Local
+from kdht.datapath.socket._datagrams cimport make_address, make_datagram, read_datagram
+from kdht.node._roundtrip cimport RoundTrip
 from kdht.node.replicas._turns cimport Turn
 
 from kdht.datapath.base import Outgoing
@@ -37,18 +40,19 @@ from kdht.node.replicas._turns import Planned
 from kdht.node.replicas.writes import SPARE, WRITE_DEADLINE, UnderWay
 from kdht.storage import Result, StoredRecord, Write
 from kdht.storage.versions import latest_version
-from kdht.wire import Address
-from kdht.wire._shared import MAX_REPLICAS, TRY_BITS, Op, Reason, Status
+from kdht.wire._shared import MAX_REPLICAS, TRY_BITS, Op
 from kdht.wire.limits import MAX_CLOCK_ERROR, MAX_WIRE_EXPIRY
 
 cdef uint8_t HOPS = CONTROL_HOPS
-cdef object OWNER = Reason.OWNER, PUT = Op.PUT, STORE = Op.STORE, OK = Status.OK
+cdef object STORE = Op.STORE
 cdef double FIRST = FIRST_TIMEOUT, LEAST = LEAST_TIMEOUT[Op.STORE], MOST = MOST_TIMEOUT
 cdef double DEADLINE = WRITE_DEADLINE
 cdef double LAST_EXPIRY = MAX_WIRE_EXPIRY
 cdef int64_t MAX_ERROR = MAX_CLOCK_ERROR
-cdef int MOST_ASKED = MAX_REPLICAS - 1
+cdef int BESIDE = SPARE
 cdef Py_ssize_t MOST_WRITES = MAX_CALLS // 2
+if MAX_REPLICAS - 1 > MOST_ASKED or MAX_REPLICAS - 1 + SPARE > MOST_NEAR:
+    raise ImportError("more replicas than a CommonWrite has room for: change _common_writes.pxd")
 
 
 cdef inline object item(object named, Py_ssize_t place):
@@ -59,30 +63,45 @@ cdef inline object item(object named, Py_ssize_t place):
 cdef class CommonWrite:
     """One write. Called with a turn and the outcome in the own store (turns.Planned)."""
 
-    cdef CommonWrites writes
-    cdef object request, record, quorum, near, answers, handed_over
-    cdef bytes key, wire
-    cdef list asked             # Addresses
-    cdef object source          # the own Address, which is asked from
-    cdef uint64_t request_id
-    cdef uint32_t ttl
-    cdef double arrived         # Unix seconds
-    cdef double begun           # steady, like all that follow
-    cdef double due[16]         # of each that is asked; INFINITY once it has answered
-    cdef object place           # of its first alarm, if alarms will be set (Timers)
-    cdef int acks, waiting, taken
-    cdef bint own_version, here, told, existed
-
     def __call__(self, Turn turn, outcome) -> None:
         self.writes.stored(turn, self, outcome)
+
+    cdef int remember(self, const Local *local) except -1:
+        """Keep the request until its answer."""
+        self.data = local.data[:local.length]
+        self.max_reply = local.max_reply
+        self.source_port, self.target_port = local.source_port, local.target_port
+        memcpy(self.source_ip, local.source_ip, 16)
+        memcpy(self.target_ip, local.target_ip, 16)
+        return 0
+
+    cdef object request(self):
+        """As a Datagram."""
+        cdef Local local
+        local.length, local.reason = <uint32_t>len(self.data), KDHT_REASON_OWNER
+        local.max_reply = self.max_reply
+        local.source_port, local.target_port = self.source_port, self.target_port
+        memcpy(local.source_ip, self.source_ip, 16)
+        memcpy(local.target_ip, self.target_ip, 16)
+        memcpy(local.data, <const uint8_t *>self.data, len(self.data))
+        return make_datagram(&local)
 
     cdef double next_due(self) noexcept:
         """When this write is late."""
         cdef double first = INFINITY if self.told else self.begun + DEADLINE
         cdef Py_ssize_t i
-        for i in range(len(self.asked)):
+        for i in range(self.taken):
             first = min(first, self.due[i])
         return first
+
+    cdef int waited_for(self, const uint8_t *ip, uint16_t port) noexcept:
+        """The number of the replica at this address, if its answer is awaited; else -1."""
+        cdef int i
+        for i in range(self.taken):
+            if (self.due[i] != INFINITY and self.near[i].port == port
+                    and memcmp(self.near[i].ip, ip, 16) == 0):
+                return i
+        return -1
 
 
 cdef class PutAnswers:
@@ -94,26 +113,34 @@ cdef class PutAnswers:
     whether every client's value has room.
     """
 
-    cdef Core core
-    cdef object counts, late, keep, end_of, open_to_all
-
     def __cinit__(self, Core core not None, counts not None, late, keep, end_of, open_to_all):
         self.core, self.counts, self.late = core, counts, late
         self.keep, self.end_of, self.open_to_all = keep, end_of, open_to_all
 
     cdef int confirmed(self, Turn turn, CommonWrite write) except -1:
         cdef uint8_t body[KDHT_RECORD_LEN]
+        cdef uint8_t message[KDHT_MAX_DATAGRAM]
         cdef kdht_record *record = <kdht_record *>body
+        cdef kdht_outcome out
+        cdef Request came
+        cdef uint32_t length
         memset(body, 0, sizeof(body))
+        memset(&out, 0, sizeof(out))
         record.version, record.ttl = htobe64(<uint64_t>item(write.record, 0)), htonl(write.ttl)
-        now = turn.now
-        reply = self.core.reply(write.request, KDHT_STATUS_OK, body[:sizeof(body)], int(now))
-        turn.outgoing.append(tuple.__new__(Outgoing, reply))
-        given = (KDHT_OP_PUT, (<kdht_header *><const uint8_t *><bytes>reply[0]).status)
+        memcpy(message, <const uint8_t *>write.data, KDHT_HEADER_LEN)
+        came.source_ip, came.source_port = write.source_ip, write.source_port
+        came.target_ip, came.target_port = write.target_ip, write.target_port
+        came.max_reply = write.max_reply
+        length = core_answer(self.core.region, message, &came, KDHT_STATUS_OK, body, sizeof(body),
+                             <uint32_t>turn.now, &out)
+        turn.outgoing.append(tuple.__new__(Outgoing, (
+            message[:length], make_address(out.target_ip, out.target_port),
+            make_address(out.source_ip, out.source_port) if out.source_port else None)))
+        given = (KDHT_OP_PUT, (<kdht_header *>message).status)
         self.counts[given] = self.counts.get(given, 0) + 1
         self.late(KDHT_OP_PUT, write.arrived)
         if self.keep is not None:
-            self.keep([write.key], [KDHT_MAX_VALUE], now)
+            self.keep([write.key], [KDHT_MAX_VALUE], turn.now)
         return 0
 
 
@@ -124,29 +151,33 @@ cdef class CommonWrites:
     `ended(key, nonce, record, done)` wraps a Done as the coordinator does.
     """
 
-    cdef Core core
-    cdef frozenset own
-    cdef dict sources, jobs
-    cdef object cluster, calls, clock, recent, counters, holds
-    cdef object writes, admission, quorum, ended
-    cdef object now_counts      # the Quorum of this turn
-    cdef PutAnswers answers     # of this turn's requests
-    cdef int others             # replicas beside this node
-    cdef object alarm
-    cdef double alarm_at
-    cdef Trips trips
-    cdef double latest_at       # the turn's time, for
-    cdef uint64_t latest        # the greatest version that an answer may have
-
     def __cinit__(self, context, dict sources not None, writes, admission, quorum, ended):
         self.core, self.cluster, self.calls = context.core, context.cluster, context.calls
         self.clock, self.recent = context.clock, context.recent
         self.counters, self.holds = context.counters, context.holds
         self.sources, self.writes, self.admission = sources, writes, admission
         self.quorum, self.ended = quorum, ended
-        self.own, self.jobs = frozenset(sources.values()), {}
+        self.jobs, self.own_count = {}, 0
+        for own in sources.values():
+            self._add_own(own)
         self.alarm, self.alarm_at = None, INFINITY
         self.trips, self.latest_at, self.latest = self.calls.trips, -1.0, 0
+        self.took = self.trips.round_trips[STORE].observe
+
+    cdef int _add_own(self, own) except -1:
+        cdef bytes ip = own.ip
+        memcpy(self.own_ips[self.own_count], <const uint8_t *>ip, 16)
+        self.own_ports[self.own_count] = htons(own.port)
+        self.own_count += 1
+        return 0
+
+    cdef bint is_own(self, const uint8_t *ip, uint16_t port) noexcept:
+        """Whether this node talks to other nodes from there. `port`: in network order."""
+        cdef int i
+        for i in range(self.own_count):
+            if self.own_ports[i] == port and memcmp(self.own_ips[i], ip, 16) == 0:
+                return True
+        return False
 
     def __len__(self):
         return len(self.jobs)
@@ -165,22 +196,24 @@ cdef class CommonWrites:
 
     def begin(self, Turn turn, request) -> bool:
         """Begin the write of an admitted request. False: it is no common one, and nothing was done."""
-        return self._begin(turn, request)
+        cdef Local local
+        return read_datagram(&local, request) and self.begin_at(turn, &local)
 
-    cdef bint _begin(self, Turn turn, request) except -1:
-        cdef bytes data = item(request, 0)
-        cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
-        cdef const kdht_record *asked = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
-        cdef Py_ssize_t begin = KDHT_HEADER_LEN + KDHT_RECORD_LEN, end = len(data)
+    cdef bint begin_at(self, Turn turn, const Local *local) except -1:
+        """The same for a message of the socket's loop."""
+        cdef const uint8_t *data = local.data
+        cdef const kdht_header *header = <const kdht_header *>data
+        cdef const kdht_record *asked = <const kdht_record *>(data + KDHT_HEADER_LEN)
+        cdef Py_ssize_t begin = KDHT_HEADER_LEN + KDHT_RECORD_LEN, end = local.length
         cdef uint64_t version, seq, nonce
         cdef CommonWrite write
-        if end < begin or header.op != KDHT_OP_PUT or item(request, 3) is not OWNER:
+        if end < begin or header.op != KDHT_OP_PUT or local.reason != KDHT_REASON_OWNER:
             return False
         version = be64toh(asked.version)
         if header.flags & KDHT_FLAG_PROVEN:
             if end < begin + KDHT_PROOF_LEN:
                 return False
-            memcpy(&seq, <const uint8_t *>data + end - KDHT_PROOF_MAC_LEN - sizeof(seq), sizeof(seq))
+            memcpy(&seq, data + end - KDHT_PROOF_MAC_LEN - sizeof(seq), sizeof(seq))
             seq = be64toh(seq)
             end -= KDHT_PROOF_LEN
             # A proven write's version is in its proof, so a copy of this datagram is the same write.
@@ -188,11 +221,11 @@ cdef class CommonWrites:
                 return False
             version = seq
         if (asked.flags or version >> KDHT_CERTIFIED_BIT or end - begin > KDHT_MAX_VALUE
-                or <int>item(request, 4) < KDHT_RECORD_LEN or len(self.jobs) >= MOST_WRITES):
+                or local.max_reply < KDHT_RECORD_LEN or len(self.jobs) >= MOST_WRITES):
             return False
         write = CommonWrite.__new__(CommonWrite)
         write.writes, write.answers = self, self.answers
-        write.request, write.quorum = request, self.now_counts
+        write.quorum = self.now_counts
         write.key = header.key[:KDHT_ID_LEN]
         write.own_version, write.ttl = version != 0, ntohl(asked.ttl)
         if not self._choose(write):
@@ -200,6 +233,7 @@ cdef class CommonWrites:
         nonce = be64toh(header.request_id)
         if self.recent.refused(write.key, nonce) is not None:
             return False
+        write.remember(local)
         write.arrived, write.begun = turn.now, turn.steady
         if version == 0:
             version = self.clock.next(turn.now)
@@ -213,10 +247,10 @@ cdef class CommonWrites:
         if not write.own_version:
             write.record = self._record(write, version, data[begin:end])
         self.counters["writes"] += 1
-        write.place = turn.keep_places(1 + len(write.asked))
+        write.place = turn.keep_places(1 + write.taken)
         turn.writes.append(tuple.__new__(
             Planned, (tuple.__new__(Write, (write.key, write.record, None, False)), write)))
-        if write.asked:
+        if write.taken:
             self._ask(turn, write)
         return True
 
@@ -237,34 +271,36 @@ cdef class CommonWrites:
 
     cdef bint _choose(self, CommonWrite write) except -1:
         """Choose the replicas. False: one of them cannot be asked as usual."""
-        cdef list near = self.core.closest(write.key, self.others + SPARE) if self.others else []
-        cdef bytes ip
-        write.near, write.asked = near, []
-        write.taken = min(self.others, <int>len(near))
-        if write.taken > MOST_ASKED:
+        cdef const uint8_t *key = write.key
+        cdef int i, others = self.others
+        if others > MOST_ASKED:
             return False
-        for contact in near[:write.taken]:
-            ip = item(contact, 1)
-            address = tuple.__new__(Address, (ip, item(contact, 2)))
-            source = self.sources.get(bool(is_ipv4(<const uint8_t *>ip)))
-            if source is None or address in write.asked or write.source not in (None, source):
+        write.near_count = 0
+        if others:
+            write.near_count = core_closest(self.core.region, key, others + BESIDE, write.near)
+        write.taken = min(others, write.near_count)
+        for i in range(write.taken):
+            write.due[i] = 0
+            source = self.sources.get(bool(is_ipv4(write.near[i].ip)))
+            if source is None or write.source not in (None, source) or _is_named_before(write, i):
                 return False
             write.source = source
-            write.asked.append(address)
         return True
 
     cdef int _ask(self, Turn turn, CommonWrite write) except -1:
         """Send STORE to the replicas."""
-        cdef Py_ssize_t i
-        cdef double timeout
+        cdef int i
+        cdef RoundTrip trip
         write.request_id = self.calls.new_id()
         write.wire = self._seal(write, <uint32_t>turn.now)
-        write.waiting = <int>len(write.asked)
-        for i in range(write.waiting):
-            address = write.asked[i]
+        write.waiting = write.taken
+        write.trips = []
+        for i in range(write.taken):
+            address = make_address(write.near[i].ip, write.near[i].port)
             turn.outgoing.append(tuple.__new__(Outgoing, (write.wire, address, write.source)))
-            timeout = self.trips.of(STORE, address).timeout(FIRST, LEAST, MOST)
-            write.due[i] = write.begun + min(timeout, MOST)
+            trip = self.trips.of(STORE, address)
+            write.trips.append(trip)
+            write.due[i] = write.begun + min(trip.timeout(FIRST, LEAST, MOST), MOST)
         self.jobs[write.request_id] = write
         self._watch(turn, write.next_due())
         return 0
@@ -290,19 +326,14 @@ cdef class CommonWrites:
 
     # --- Answers
 
-    def answered(self, Turn turn, datagram) -> bool:
+    cdef bint answered(self, Turn turn, const Local *local) except -1:
         """Take the expected answer of a replica. False: it is something else."""
-        return len(self.jobs) > 0 and self._take_answer(turn, datagram)
-
-    cdef bint _take_answer(self, Turn turn, datagram) except -1:
-        cdef bytes data = item(datagram, 0)
-        cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
-        cdef const kdht_record *record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
+        cdef const kdht_header *header = <const kdht_header *>local.data
+        cdef const kdht_record *record = <const kdht_record *>(local.data + KDHT_HEADER_LEN)
         cdef CommonWrite write
-        cdef Py_ssize_t i
-        cdef bytes ip
+        cdef int i
         cdef double rtt
-        if (len(data) < KDHT_HEADER_LEN + KDHT_RECORD_LEN or header.op != KDHT_OP_STORE
+        if (local.length < KDHT_HEADER_LEN + KDHT_RECORD_LEN or header.op != KDHT_OP_STORE
                 or not header.flags & KDHT_FLAG_REPLY or header.status != KDHT_STATUS_OK
                 or ntohl(record.flags) & KDHT_RECORD_FLAG_BEHIND):
             return False
@@ -316,20 +347,16 @@ cdef class CommonWrites:
         write = found
         if memcmp(header.key, <const uint8_t *>write.key, KDHT_ID_LEN):
             return False
-        source = item(datagram, 1)
-        ip = item(source, 0)
         # What is not sound is counted elsewhere.
-        if (header.client_port != htons(<uint16_t>item(source, 1))
-                or memcmp(header.client_ip, <const uint8_t *>ip, 16)
-                or item(datagram, 2) not in self.own):
+        if (header.client_port != local.source_port or memcmp(header.client_ip, local.source_ip, 16)
+                or not self.is_own(local.target_ip, local.target_port)):
             return False
-        for i in range(len(write.asked)):
-            if write.due[i] != INFINITY and write.asked[i] == source:
-                break
-        else:
+        i = write.waited_for(local.source_ip, local.source_port)
+        if i < 0:
             return False
         rtt = turn.steady - write.begun
-        self.trips.took(STORE, source, rtt)
+        (<RoundTrip>write.trips[i]).sample(rtt)
+        self.took(rtt)
         write.due[i] = INFINITY
         write.waiting -= 1
         write.acks += 1
@@ -428,8 +455,9 @@ cdef class CommonWrites:
             body = write.wire[KDHT_HEADER_LEN:]
             question = ReplicaQuestion(STORE, write.key, body, write.request_id)
             question.wires[write.source] = write.wire
-        asked = [AskedReplica(write.asked[i], write.source, write.begun, write.due[i], write.place + 1 + i,
-                              write.due[i] == INFINITY) for i in range(len(write.asked))]
+        near = [make_contact(&write.near[i]) for i in range(write.near_count)]
+        asked = [AskedReplica(near[i].address, write.source, write.begun, write.due[i], write.place + 1 + i,
+                              write.due[i] == INFINITY) for i in range(write.taken)]
         write.handed_over = self.writes.go_on(turn, UnderWay(
             key=write.key,
             record=write.record,
@@ -438,7 +466,7 @@ cdef class CommonWrites:
             own_version=write.own_version,
             existed=write.existed,
             here=write.here,
-            near=write.near,
+            near=near,
             taken=write.taken,
             question=question,
             asked=asked,
@@ -448,16 +476,23 @@ cdef class CommonWrites:
         return write.handed_over
 
     cdef object _done_of(self, CommonWrite write):
-        cdef bytes data = item(write.request, 0)
-        nonce = be64toh((<const kdht_header *><const uint8_t *>data).request_id)
+        cdef const uint8_t *data = write.data
+        nonce = be64toh((<const kdht_header *>data).request_id)
         end = (<PutAnswers>write.answers).end_of(
-            write.request, write.arrived, write.ttl, len(<bytes>item(write.record, 3)))
+            write.request(), write.arrived, write.ttl, len(<bytes>item(write.record, 3)))
         return self.ended(write.key, nonce, write.record, end)
 
 
 cdef bint _waits_for(CommonWrite write, address) except -1:
-    cdef Py_ssize_t i
-    for i in range(len(write.asked)):
-        if write.due[i] != INFINITY and write.asked[i] == address:
+    cdef bytes ip = address.ip
+    return write.waited_for(ip, htons(address.port)) >= 0
+
+
+cdef bint _is_named_before(CommonWrite write, int number) noexcept:
+    """Whether two contacts have one address."""
+    cdef int i
+    for i in range(number):
+        if (write.near[i].port == write.near[number].port
+                and memcmp(write.near[i].ip, write.near[number].ip, 16) == 0):
             return True
     return False

@@ -10,6 +10,7 @@ and STOREs that are malformed or lack their certificate are returned untouched. 
 
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._layout cimport (
@@ -21,6 +22,8 @@ from kdht.core._layout cimport (
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
 )
 from kdht._routing cimport Core, core_seal
+from kdht.datapath.socket._backlog cimport Local
+from kdht.datapath.socket._datagrams cimport make_address, read_datagram
 
 from kdht.datapath.base import Outgoing
 from kdht.errors import BadPacket, MissingLibrary, StorageError
@@ -48,12 +51,6 @@ cdef bint is_proven(bytes key, uint64_t version, uint32_t flags, bytes value) ex
     return True
 
 
-cdef inline uint64_t version_of(request) except? 0:
-    """The version in a sound STORE."""
-    cdef bytes data = item(request, 0)
-    return be64toh((<const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)).version)
-
-
 cdef class StoreRequests:
     """Takes STOREs for the node whose addresses `own` has.
 
@@ -62,61 +59,62 @@ cdef class StoreRequests:
     `holds` tells whether this node has caught up on a key, or holds it still. Any thread.
     """
 
-    cdef Core core
-    cdef frozenset own
-    cdef object submit, send, clock, counters, deletion, holds
-
     def __cinit__(
         self, Core core not None, frozenset own not None, submit, send, clock, counters, deletion, holds
     ):
-        self.core, self.own = core, own
+        self.core, self.own_count = core, 0
+        if len(own) > MOST_OWN:
+            raise ValueError(f"a node has at most {MOST_OWN} own addresses")
+        for address in own:
+            self._add_own(address)
         self.submit, self.send, self.clock, self.counters = submit, send, clock, counters
         self.deletion, self.holds = deletion, holds
 
+    cdef int _add_own(self, own) except -1:
+        cdef bytes ip = own.ip
+        memcpy(self.own_ips[self.own_count], <const uint8_t *>ip, 16)
+        self.own_ports[self.own_count] = htons(own.port)
+        self.own_count += 1
+        return 0
+
     def take(self, batch, now: float) -> list:
         """Have the STOREs of a batch of Datagrams written at `now`, Unix seconds; gives back the others."""
-        cdef list writes = [], taken = [], rest = []
-        cdef uint64_t version = 0, newest = 0, followed = micros(now) + MAX_CLOCK_ERROR
+        cdef Local local
+        cdef list rest = []
+        cdef Taken job = self.job(now)
         for request in batch:
-            # Checked on this thread: one malformed STORE must not fail the group that it would be written
-            # with.
-            write = self._write(request, &version)
-            if write is None:
+            if not (read_datagram(&local, request) and self.add(job, &local)):
                 rest.append(request)
-                continue
-            # A version from farther ahead may still be stored, but the node's clock does not follow it.
-            if version <= followed:
-                newest = max(newest, version)
-            writes.append(write)
-            taken.append(request)
-        if taken:
-            # So a version made here later is above it.
-            self.clock.seen(newest, now)
-            job = Taken(self, taken, now)
-            if not self.submit(writes, now, job):
-                # The queue is bounded: the coordinator is told BUSY, and asks again.
-                job(None)
+        self.begin(job)
         return rest
 
-    cdef object _write(self, request, uint64_t *version):
-        """The Write that a sound STORE asks for; None of anything else."""
-        cdef bytes data = item(request, 0)
-        cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
-        cdef const kdht_record *record
-        cdef Py_ssize_t length = len(data)
+    cdef Taken job(self, double now):
+        """An empty job."""
+        cdef Taken job = Taken.__new__(Taken)
+        job.stores, job.now, job.writes, job.newest = self, now, [], 0
+        job.followed = micros(now) + MAX_CLOCK_ERROR
+        return job
+
+    cdef bint add(self, Taken job, const Local *local) except -1:
+        """Have a sound STORE written with the job. False: it is something else."""
+        cdef const uint8_t *data = local.data
+        cdef const kdht_header *header = <const kdht_header *>data
+        cdef const kdht_record *record = <const kdht_record *>(data + KDHT_HEADER_LEN)
+        cdef Py_ssize_t length = local.length
         cdef uint32_t flags
         cdef Py_ssize_t begin = KDHT_HEADER_LEN + KDHT_RECORD_LEN
-        cdef uint64_t number
+        cdef uint64_t number, version
         cdef object nonce = None
+        # Checked on this thread: one malformed STORE must not fail the group that it would be written with.
         if length < KDHT_HEADER_LEN + KDHT_RECORD_LEN or header.op != KDHT_OP_STORE:
-            return None
+            return False
         if header.flags & KDHT_FLAG_REPLY:
-            return None
+            return False
         # The tag covers the client fields, so a captured STORE cannot be sent from elsewhere.
-        if not self._is_sound(header, item(request, 1), item(request, 2)):
-            return None
-        record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
-        version[0], flags = be64toh(record.version), ntohl(record.flags)
+        if (header.client_port != local.source_port or memcmp(header.client_ip, local.source_ip, 16)
+                or not self._is_own(local.target_ip, local.target_port)):
+            return False
+        version, flags = be64toh(record.version), ntohl(record.flags)
         # It says how to store the record, and is no part of it.
         soft = flags == KDHT_RECORD_FLAG_SOFT
         if soft:
@@ -124,78 +122,119 @@ cdef class StoreRequests:
         # A conditional write is taken only under its own promise, so its nonce goes to the store.
         if flags & KDHT_RECORD_FLAG_DECIDED:
             if length < begin + KDHT_CONDITION_LEN:
-                return None
-            memcpy(&number, <const uint8_t *>data + begin, KDHT_CONDITION_LEN)
+                return False
+            memcpy(&number, data + begin, KDHT_CONDITION_LEN)
             nonce = be64toh(number)
             begin += KDHT_CONDITION_LEN
             flags ^= KDHT_RECORD_FLAG_DECIDED
-        value = data[begin:]
-        # The field has seconds of life for clients, and the expiry in Unix seconds between nodes.
-        stored = tuple.__new__(StoredRecord, (version[0], ntohl(record.ttl), flags, value))
-        if version[0] >> KDHT_CERTIFIED_BIT or flags & CERTIFIED_KINDS:
-            if not is_proven(header.key[:KDHT_ID_LEN], version[0], flags, value):
-                return None
-            version[0] = 0  # it is no time: the clock must not follow it
-        elif version[0] == 0 or flags & ~<uint32_t>KDHT_RECORD_FLAG_TOMBSTONE:
-            return None
+        value = data[begin:length]
+        key = header.key[:KDHT_ID_LEN]
+        if version >> KDHT_CERTIFIED_BIT or flags & CERTIFIED_KINDS:
+            if not is_proven(key, version, flags, value):
+                return False
+        elif version == 0 or flags & ~<uint32_t>KDHT_RECORD_FLAG_TOMBSTONE:
+            return False
         elif flags and length > begin:
-            return None
-        return tuple.__new__(Write, (header.key[:KDHT_ID_LEN], stored, nonce, soft))
+            return False
+        # A version from farther ahead may still be stored, but the node's clock does not follow it. That of a
+        # self-certified record is no time.
+        elif version <= job.followed:
+            job.newest = max(job.newest, version)
+        # The field has seconds of life for clients, and the expiry in Unix seconds between nodes.
+        stored = tuple.__new__(StoredRecord, (version, ntohl(record.ttl), flags, value))
+        job.add(local)
+        job.writes.append(tuple.__new__(Write, (key, stored, nonce, soft)))
+        return True
 
-    cdef bint _is_sound(self, const kdht_header *header, source, target) except -1:
-        """Whether it came to an own address, from the one that its sender gives as its own."""
-        cdef bytes ip = item(source, 0)
-        cdef uint16_t port = item(source, 1)
-        return (header.client_port == htons(port) and memcmp(header.client_ip, <const uint8_t *>ip, 16) == 0
-                and target in self.own)
+    cdef int begin(self, Taken job) except -1:
+        """Have the job written, if it is not empty."""
+        if job.count:
+            # So a version made here later is above it.
+            self.clock.seen(job.newest, job.now)
+            if not self.submit(job.writes, job.now, job):
+                # The queue is bounded: the coordinator is told BUSY, and asks again.
+                job.tell(None)
+        return 0
+
+    cdef bint _is_own(self, const uint8_t *ip, uint16_t port) noexcept:
+        cdef int i
+        for i in range(self.own_count):
+            if self.own_ports[i] == port and memcmp(self.own_ips[i], ip, 16) == 0:
+                return True
+        return False
 
 
 cdef class Taken:
     """STOREs that are being written: Writer.submit's `done`. An outcome of None says that too many waited."""
 
-    cdef StoreRequests stores
-    cdef list requests
-    cdef double now
+    def __dealloc__(self):
+        free(self.asked)
 
-    def __cinit__(self, StoreRequests stores, list requests, double now):
-        self.stores, self.requests, self.now = stores, requests, now
+    cdef int add(self, const Local *local) except -1:
+        """Remember whom to answer."""
+        cdef const kdht_header *header = <const kdht_header *>local.data
+        cdef const kdht_record *record = <const kdht_record *>(local.data + KDHT_HEADER_LEN)
+        cdef Asked *asked
+        if self.count == self.room:
+            self.room = 2 * self.room or 4
+            asked = <Asked *>realloc(self.asked, self.room * sizeof(Asked))
+            if asked is NULL:
+                raise MemoryError
+            self.asked = asked
+        asked = &self.asked[self.count]
+        self.count += 1
+        asked.request_id = header.request_id
+        memcpy(asked.key, header.key, KDHT_ID_LEN)
+        asked.version, asked.flags = be64toh(record.version), ntohl(record.flags)
+        asked.source_port, asked.target_port = local.source_port, local.target_port
+        memcpy(asked.source_ip, local.source_ip, 16)
+        memcpy(asked.target_ip, local.target_ip, 16)
+        return 0
 
     def __call__(self, outcome) -> None:
+        self.tell(outcome)
+
+    cdef int tell(self, outcome) except -1:
         cdef list answers = []
         cdef Py_ssize_t i, accepted = 0, below = 0
         cdef uint64_t promised
         cdef Py_ssize_t ahead = 0, failed = 0, full = 0
         cdef bint done = isinstance(outcome, list)
-        for i in range(len(self.requests)):
-            request = self.requests[i]
+        cdef const Asked *asked
+        for i in range(self.count):
+            asked = &self.asked[i]
             if outcome is None:
-                answers.append(self._answer(request, KDHT_STATUS_BUSY, 0))
+                answers.append(self._answer(asked, KDHT_STATUS_BUSY, 0))
             elif not done:
-                answers.append(self._answer(request, KDHT_STATUS_STORAGE_FAILED, 0))
+                answers.append(self._answer(asked, KDHT_STATUS_STORAGE_FAILED, 0))
             else:
                 result = outcome[i]
                 if isinstance(result, StorageError):
                     # The record of this key cannot be read. The others of the batch were written.
                     failed += 1
-                    answers.append(self._answer(request, KDHT_STATUS_STORAGE_FAILED, 0))
+                    answers.append(self._answer(asked, KDHT_STATUS_STORAGE_FAILED, 0))
                     continue
                 promised = item(result, 3)
                 if item(result, 4):
                     full += 1
-                    answers.append(self._answer(request, KDHT_STATUS_FULL, 0))
+                    answers.append(self._answer(asked, KDHT_STATUS_FULL, 0))
                     continue
                 if item(result, 0):
                     accepted += 1
-                    self._remember(request, item(result, 1))
-                    answers.append(self._answer(request, KDHT_STATUS_OK, item(result, 2)))
+                    if asked.flags & KDHT_RECORD_FLAG_TOMBSTONE:
+                        # It is answered as it would have been at first, should it come here as a client's
+                        # retry later.
+                        self.stores.deletion(
+                            asked.key[:KDHT_ID_LEN], asked.version, self.now, existed=item(result, 1))
+                    answers.append(self._answer(asked, KDHT_STATUS_OK, item(result, 2)))
                 elif promised:
-                    if promised < version_of(request):
+                    if promised < asked.version:
                         ahead += 1  # beyond what any clock may say: the answer has the time
                     else:
                         below += 1
-                    answers.append(self._answer(request, KDHT_STATUS_BAD_VERSION, promised))
+                    answers.append(self._answer(asked, KDHT_STATUS_BAD_VERSION, promised))
                 else:
-                    answers.append(self._answer(request, KDHT_STATUS_CONFLICT, item(result, 2)))
+                    answers.append(self._answer(asked, KDHT_STATUS_CONFLICT, item(result, 2)))
         if done:
             # Once for the batch: the counter is shared by threads.
             self.stores.counters["stores_taken"] += accepted
@@ -205,23 +244,10 @@ cdef class Taken:
             self.stores.counters["stores_older"] += len(answers) - accepted - below - ahead - failed - full
         # All at once, after one sync of the disk.
         self.stores.send(answers)
-
-    cdef int _remember(self, request, existed) except -1:
-        """A deletion that comes here as a client's retry later is answered as it would have been at first."""
-        cdef bytes data = item(request, 0)
-        cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
-        cdef const kdht_record *record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
-        if ntohl(record.flags) & KDHT_RECORD_FLAG_TOMBSTONE:
-            key = header.key[:KDHT_ID_LEN]
-            self.stores.deletion(key, be64toh(record.version), self.now, existed=existed)
         return 0
 
-    cdef object _answer(self, request, uint8_t status, uint64_t version):
+    cdef object _answer(self, const Asked *asked, uint8_t status, uint64_t version):
         """The reply; `version`: the one that stands now, or is promised, where there was an outcome."""
-        source, own = item(request, 1), item(request, 2)
-        cdef bytes data = item(request, 0), own_ip = item(own, 0)
-        cdef uint16_t own_port = item(own, 1)
-        cdef const kdht_header *asked = <const kdht_header *><const uint8_t *>data
         cdef uint8_t message[KDHT_HEADER_LEN + KDHT_RECORD_LEN]
         cdef kdht_header *header = <kdht_header *>message
         cdef kdht_record *record = <kdht_record *>(message + KDHT_HEADER_LEN)
@@ -236,11 +262,13 @@ cdef class Taken:
         header.request_id = asked.request_id
         memcpy(header.key, asked.key, KDHT_ID_LEN)
         header.body_len = htons(<uint16_t>(length - KDHT_HEADER_LEN))
-        header.client_port = htons(own_port)
-        memcpy(header.client_ip, <const uint8_t *>own_ip, 16)
+        header.client_port = asked.target_port
+        memcpy(header.client_ip, asked.target_ip, 16)
         record.version = htobe64(version)
         # The coordinator then does not count this node in its majority.
         if told and not self.stores.holds(asked.key[:KDHT_ID_LEN]):
             record.flags = htonl(KDHT_RECORD_FLAG_BEHIND)
         core_seal(self.stores.core.region, header, <uint32_t>self.now)
-        return tuple.__new__(Outgoing, (message[:length], source, own))
+        return tuple.__new__(Outgoing, (
+            message[:length], make_address(asked.source_ip, asked.source_port),
+            make_address(asked.target_ip, asked.target_port)))

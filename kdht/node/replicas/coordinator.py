@@ -18,7 +18,8 @@ from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
 from kdht.node.replicas._clock import HybridClock
-from kdht.node.replicas._common_writes import CommonWrites
+from kdht.node.replicas._common_writes import CommonWrites, PutAnswers
+from kdht.node.replicas._direct_writes import DirectWrites
 from kdht.node.replicas._recent import Recent
 from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas._turns import Outcome, Planned, Turn, Turns
@@ -154,6 +155,16 @@ class Coordinator:
                 lambda: self._quorum,
                 lambda *write: partial(self._wrote, *write),
             )
+
+    def direct(
+        self, answers: PutAnswers, open_to_all: Callable[[], bool], clock: Callable[[], UnixTime]
+    ) -> DirectWrites | None:
+        """Takes what is common of its messages from the socket's loop. None: all is plain Python's."""
+        if self.common is None:
+            return None
+        return DirectWrites(
+            self._stores, self.common, answers, self._turns, self.cluster, open_to_all, clock, self.faults
+        )
 
     @property
     def round_trips(self) -> dict[Op, Histogram]:
@@ -321,8 +332,6 @@ class Coordinator:
         with self.turn(now) as turn:
             for datagram in others:
                 try:
-                    if self.common is not None and self.common.answered(turn, datagram):
-                        continue
                     self._take(turn, datagram, fetches, strays)
                 except Exception:
                     self.faults.note(f"a message of another replica, op {datagram.data[_OP]:#x}")
