@@ -248,7 +248,7 @@ def parts() -> dict[str, float]:
     asked, srv = (answerer.judge(data, asker, now, stream=False) for data in (query, service))
     assert isinstance(asked, Question)
     assert isinstance(srv, Question)
-    lookups = Lookups(cast(Any, None), lambda: now, lambda: SteadyTime(0.0), lambda event: None)
+    lookups = Lookups(cast(Any, None), 5, lambda: now, lambda: SteadyTime(0.0), lambda event: None)
     face = DnsService(
         answerer,
         lookups,

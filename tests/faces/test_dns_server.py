@@ -140,17 +140,72 @@ def test_a_name_is_read_once_for_all_who_ask_and_again_a_second_later() -> None:
         assert [hosts(reply) for reply in replies] == [{"10.0.0.7"}] * 20
         assert (await site.ask("web.kdht", "SRV")).answer[0][0].port == 80
         assert site.client.reads == [b"web"]
-        site.client.sets[b"web"] = []
+        site.client.sets[b"web"] = [Member(8, 20, b"10.0.0.8:80")]
         site.now += 0.5
         assert hosts(await site.ask("web.kdht")) == {"10.0.0.7"}
+        assert site.client.reads == [b"web"]
         site.now += 0.6
-        assert (await site.ask("web.kdht")).rcode() == dns.rcode.NXDOMAIN
+        await site.ask("web.kdht")
+        await site.counted("lookups", 2)
+        assert hosts(await site.ask("web.kdht")) == {"10.0.0.8"}
         assert site.client.reads == [b"web"] * 2
 
     served(story)
 
 
-def test_the_same_query_gets_the_same_bytes_until_the_second_is_over() -> None:
+def test_a_name_that_was_read_before_is_answered_at_once_with_a_ttl_that_is_shorter_by_its_age() -> None:
+    async def story(site: Site) -> None:
+        site.client.sets[b"web"] = [Member(7, 60, b"10.0.0.7:80")]
+        assert (await site.ask("web.kdht")).answer[0].ttl == 5
+        site.client.answers.clear()
+        for _ in range(2):
+            assert (await site.ask("web.kdht")).answer[0].ttl == 5
+        for ttl in (4, 3, 2, 1):
+            site.now += 1
+            for kind in ("A", "SRV"):
+                reply = await site.ask("web.kdht", kind)
+                assert {rrset.ttl for rrset in [*reply.answer, *reply.additional]} == {ttl}
+        site.now += 1
+        waiting = asyncio.create_task(site.ask("web.kdht"))
+        await site.counted("udp", 12)
+        assert site.client.reads == [b"web"] * 2
+        site.client.answers.set()
+        assert (await waiting).answer[0].ttl == 5
+
+    served(story)
+
+
+def test_a_withdrawn_member_is_out_of_all_resolvers_a_second_after_the_ttl() -> None:
+    async def story(site: Site) -> None:
+        site.client.sets[b"web"] = [Member(7, 3600, b"10.0.0.7:80")]
+        await site.ask("web.kdht")
+        withdrawn = site.now
+        site.client.sets[b"web"] = []
+        site.client.answers.clear()  # The cluster is slow, and the reads that begin do not end.
+        for _ in range(19):
+            site.now += 0.25
+            reply = await site.ask("web.kdht")
+            assert site.now + reply.answer[0].ttl <= withdrawn + 5 + 1
+        site.now += 0.25
+        site.client.answers.set()
+        assert (await site.ask("web.kdht")).rcode() == dns.rcode.NXDOMAIN
+
+    served(story)
+
+
+def test_an_absent_name_and_one_whose_member_ended_are_read_before_the_answer() -> None:
+    async def story(site: Site) -> None:
+        assert (await site.ask("web.kdht")).rcode() == dns.rcode.NXDOMAIN
+        site.now += 1
+        site.client.sets[b"web"] = [Member(7, 2, b"10.0.0.7:80")]
+        assert hosts(await site.ask("web.kdht")) == {"10.0.0.7"}
+        site.now += 2
+        assert hosts(await site.ask("web.kdht")) == {"10.0.0.7"}, "it was renewed meanwhile"
+
+    served(story)
+
+
+def test_the_same_query_gets_the_same_bytes_with_new_ids_and_ttls() -> None:
     async def story(site: Site) -> None:
         site.client.values[b"db"] = Record(1, 9, 0, b"10.0.0.9")
         query = dns.message.make_query("db.kdht", "A", id=1).to_wire()
@@ -159,6 +214,9 @@ def test_the_same_query_gets_the_same_bytes_until_the_second_is_over() -> None:
         assert (other[:2], {answer[2:] for answer in first}) == (b"\x12\x34", {other[2:]})
         assert site.face.counters()["repeated"] == 2, "the first answer came with the read"
         site.now += 2
+        assert dns.message.from_wire(await site.udp(query)).answer[0].ttl == 3
+        assert site.face.counters()["repeated"] == 3
+        await site.counted("lookups", 2)
         assert dns.message.from_wire(await site.udp(query)).answer[0].ttl == 5
 
     served(story)

@@ -123,14 +123,23 @@ class Answerer:
         return question
 
     def answer(
-        self, question: Question, entries: Iterable[Entry] | None, now: UnixTime, steady: SteadyTime
+        self,
+        question: Question,
+        entries: Iterable[Entry] | None,
+        now: UnixTime,
+        steady: SteadyTime,
+        most_ttl: int | None = None,
     ) -> bytes:
-        """The answer. `entries`: what the cluster has under `question.wanted`, None if it did not answer."""
+        """The answer. `entries`: what the cluster has under `question.wanted`, None if it did not answer.
+
+        `most_ttl`: seconds for which others may keep the entries; None: as the zone says.
+        """
         if entries is None:
             self._count("failed")
             reply = Reply(dns.rcode.SERVFAIL, authoritative=False)
         else:
-            reply = self._reply(question, Records(entries, now, self._zone.ttl), now)
+            ttl = self._zone.ttl if most_ttl is None else most_ttl
+            reply = self._reply(question, Records(entries, now, ttl), now)
             self._count("nxdomain" if reply.rcode else "answered")
         data = pack_reply(question.query, reply, question.cookie, question.room)
         if data is not None and self._may_send(question, len(data), steady):

@@ -43,7 +43,7 @@ def service_of(section: DnsSection, parts: FaceParts, count: Callable[[str], Non
 
     client = parts.client(token_of(section.token_file, "dns.token_file"), section.scope)
     answerer = Answerer(zone_of(section, parts.nodes), parts.purpose_keys(PURPOSE), may_amplify, count)
-    lookups = Lookups(client, parts.unix, parts.steady, count)
+    lookups = Lookups(client, section.ttl, parts.unix, parts.steady, count)
     return DnsService(answerer, lookups, Rates(section.rate), may_amplify, parts.unix, parts.steady, count)
 
 

@@ -1,32 +1,14 @@
-"""Queries to answers: judges, looks names up, and repeats itself cheaply. One event loop.
-
-A query that is the same as one before but for its ID gets the same bytes within the same second of the day: the TTLs are the
-same, too. So what dnspython does, it does once a second for each question.
-"""
+"""Queries to answers: judges, looks names up, and repeats itself cheaply. One event loop."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from kdht.errors import BadPacket
 from kdht.faces.dns.answers import Answerer, Question
 from kdht.faces.dns.lookups import Lookups
-from kdht.faces.dns.messages import is_cut
+from kdht.faces.dns.repeats import ID_LEN, Repeats, again
 from kdht.faces.rates import Rates
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire.addresses import Address
-
-MAX_REPEATED = 4096
-"""Different queries of one second."""
-ID_LEN = 2
-
-
-class _Repeated(NamedTuple):
-    """An answer to an asker by UDP without a cookie."""
-
-    tail: bytes
-    """All but its ID."""
-    is_longer: bool
-    """Than its question."""
 
 
 class DnsService:
@@ -49,8 +31,7 @@ class DnsService:
         self._unix = unix
         self._steady = steady
         self._count = count
-        self._repeated: dict[tuple[bytes, bool], _Repeated] = {}
-        self._second = 0
+        self._repeats = Repeats()
 
     def at_once(self, data: bytes, asker: Address, *, stream: bool) -> bytes | Question | None:
         """The answer to untrusted bytes, None for no answer, or a question that takes a look into the cluster (`later`)."""
@@ -67,11 +48,14 @@ class DnsService:
             return None
         if isinstance(judged, bytes):
             return judged
-        entries = () if judged.wanted is None else self._lookups.known(judged.wanted)
-        if entries is None:
+        known = None if judged.wanted is None else self._lookups.known(judged.wanted)
+        if judged.wanted is not None and known is None:
             return judged
-        answer = self._answerer.answer(judged, entries, self._unix(), self._steady())
-        self._keep(data, judged, answer, stream=stream)
+        entries, most_ttl = (known.entries, known.most_ttl) if known else ((), None)
+        now = self._unix()
+        answer = self._answerer.answer(judged, entries, now, self._steady(), most_ttl)
+        if not stream:
+            self._repeats.keep(data, judged, known, answer, now)
         return answer
 
     async def later(self, question: Question) -> bytes:
@@ -83,22 +67,18 @@ class DnsService:
     async def stop(self) -> None:
         await self._lookups.stop()
 
-    # --- The same answer again
-
     def _repeat(self, data: bytes, asker: Address) -> bytes | None:
-        kept = self._repeated.get((data[ID_LEN:], asker.is_loopback))
-        if kept is None or int(self._unix()) != self._second:
+        """The answer to the same question as one before."""
+        kept = self._repeats.find(data, loopback=asker.is_loopback)
+        if kept is None:
             return None
-        if kept.is_longer and not asker.is_loopback and not self._may_amplify(asker, self._steady()):
+        known = None if kept.name is None else self._lookups.known(kept.name)
+        answer = again(kept, known, data[:ID_LEN], self._unix())
+        if (
+            answer is not None
+            and kept.is_longer
+            and not asker.is_loopback
+            and not self._may_amplify(asker, self._steady())
+        ):
             return None
-        return data[:ID_LEN] + kept.tail
-
-    def _keep(self, data: bytes, question: Question, answer: bytes, *, stream: bool) -> None:
-        second = int(self._unix())
-        if second != self._second or len(self._repeated) >= MAX_REPEATED:
-            self._repeated.clear()
-            self._second = second
-        # One with a cookie is for one asker alone. One that was cut may be whole for the next asker.
-        if not stream and not question.cookie and not is_cut(answer):
-            key = data[ID_LEN:], question.asker.is_loopback
-            self._repeated[key] = _Repeated(answer[ID_LEN:], len(answer) > len(data))
+        return answer
