@@ -53,6 +53,8 @@ NAMES = [
     "kdht.node.replicas._store_requests",
     "kdht.node.replicas._common_writes",
     "kdht.node.replicas._direct_writes",
+    "kdht.node.replicas._fetch_requests",
+    "kdht.node.replicas._common_reads",
     "kdht.lab._overlay",
     "kdht.lab._repeat",
     "kdht.replay._capture",

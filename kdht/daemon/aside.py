@@ -154,7 +154,8 @@ class ClusterRecords:
             ended.set()
 
         with self._coordinator.turn(UnixTime(time.time())) as turn:
-            self._coordinator.read(turn, key, None, done, quorum=True)
+            # Nothing was looked up here, so this node has no say of its own.
+            self._coordinator.read(turn, key, None, done, quorum=True, caught_up=False)
         ended.wait(READ_SECONDS)
         return answers[0] if answers else None
 

@@ -98,6 +98,7 @@ def assemble(
     writer = open_writer(on_change)
     coordinator = Coordinator(
         store=store,
+        cache=cache,
         writer=writer,
         core=core,
         sources={address.is_ipv4: address for address in reversed(own)},

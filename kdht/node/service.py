@@ -22,6 +22,7 @@ from kdht.faults import Guard
 from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.late_answers import Late, LateAnswers
 from kdht.node.replicas import Coordinator
+from kdht.node.replicas._common_reads import ReadAnswers
 from kdht.node.replicas._common_writes import PutAnswers
 from kdht.node.replicas._turns import Turn
 from kdht.node.replicas.coordinator import KeptRecords
@@ -96,6 +97,9 @@ class Service:
         self._replier = replies.replier
         self._trace_body = pack_contacts([contact])
         self._leases = leases
+        self._read_answers = ReadAnswers(
+            core, replies.counts, on_late, lambda request, arrived: partial(self._found, request, arrived)
+        )
         self.put_answers = PutAnswers(
             core, replies.counts, on_late, self._keep, self._end_of, room.lets_all_in
         )
@@ -104,12 +108,13 @@ class Service:
     def handle(self, batch: Sequence[Datagram], now: UnixTime) -> int:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
         reads: list[Datagram] = []
+        strict: list[Datagram] = []
         others: list[Datagram] = []
         members: list[Datagram] = []
         traces: list[Datagram] = []
         lists: dict[int, list[Datagram]] = {
             Op.GET: reads,
-            Op.QUORUM_GET: reads,
+            Op.QUORUM_GET: strict,
             Op.WATCH: reads,
             Op.PUT: others,
             Op.DELETE: others,
@@ -129,6 +134,10 @@ class Service:
         answers = self._replies.batch(now)
         # Before anything is read, written or leased.
         reads, others = self._admitted(READS, reads, answers), self._admitted(WRITES, others, answers)
+        strict = self._admitted(READS, strict, answers)
+        # First: other nodes look for their records while this one goes on.
+        if strict:
+            self._read_strictly(strict, answers)
         # Reads first: they are answered at once, and a write may wait for the lock of a turn.
         at_once = self._read(reads, answers) if reads else 0
         for request in self._admitted(READS, members, answers):
@@ -191,7 +200,32 @@ class Service:
             return self._trace_body
         return self._trace_body + pack_contacts(self._core.closest(request.data[_KEY], room))
 
-    # --- GET, QUORUM_GET and WATCH
+    # --- QUORUM_GET
+
+    def _read_strictly(self, requests: list[Datagram], answers: ReplyBatch) -> None:
+        """QUORUM_GETs: the own store alone answers none."""
+        common = self._coordinator.common_reads
+        with self._coordinator.turn(answers.now) as turn:
+            if common is not None and not common.is_ready(self._read_answers):
+                common = None
+            for request in requests:
+                # No guard of its own: it would cost two calls for each read.
+                try:
+                    if common is None or not common.begin(turn, request):
+                        self._begin_strictly(turn, request, answers)
+                except Exception:
+                    self._coordinator.faults.note("a read")
+
+    def _begin_strictly(self, turn: Turn, request: Datagram, answers: ReplyBatch) -> None:
+        key = request.data[_KEY]
+        caught_up = self._repair.is_caught_up(key)  # before the look
+        record = self._read_alone(key, answers.now)
+        if isinstance(record, StorageError):
+            answers.add(request, Status.STORAGE_FAILED)
+        else:
+            self._ask_others(turn, request, record, answers, quorum=True, caught_up=caught_up)
+
+    # --- GET and WATCH
 
     def _read(self, requests: list[Datagram], answers: ReplyBatch) -> int:
         """The number of those that were answered."""
@@ -214,10 +248,8 @@ class Service:
                 elif op == Op.WATCH and not self._watch(request, key, answers):
                     continue
                 # A node that is behind may lack acknowledged writes, so its store alone does not count.
-                elif op == Op.QUORUM_GET or not caught_up[number]:
-                    wider.append((request, record, True))
-                elif record is None:
-                    wider.append((request, None, False))
+                elif record is None or not caught_up[number]:
+                    wider.append((request, record, caught_up[number]))
                 else:
                     answers.add_record(request, record)
                     if self._cache and op == Op.GET and not record.deleted:
@@ -239,14 +271,23 @@ class Service:
     def _read_wider(
         self, wider: list[tuple[Datagram, StoredRecord | None, bool]], answers: ReplyBatch
     ) -> None:
-        """What the own store alone cannot answer."""
+        """What the own store alone cannot answer: each with its record here, and whether the node had caught up on it."""
         with self._coordinator.turn(answers.now) as turn:
-            for request, record, quorum in wider:
+            for request, record, caught_up in wider:
                 with self._guards.read:
-                    self._ask_others(turn, request, record, answers, quorum=quorum)
+                    self._ask_others(
+                        turn, request, record, answers, quorum=not caught_up, caught_up=caught_up
+                    )
 
     def _ask_others(
-        self, turn: Turn, request: Datagram, record: StoredRecord | None, answers: ReplyBatch, *, quorum: bool
+        self,
+        turn: Turn,
+        request: Datagram,
+        record: StoredRecord | None,
+        answers: ReplyBatch,
+        *,
+        quorum: bool,
+        caught_up: bool,
     ) -> None:
         key = request.data[_KEY]
         if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
@@ -256,7 +297,7 @@ class Service:
                 answers.add_hearsay(request, record)
                 return
         done = partial(self._found, request, answers.now)
-        self._coordinator.read(turn, key, record, done, quorum=quorum)
+        self._coordinator.read(turn, key, record, done, quorum=quorum, caught_up=caught_up)
 
     def _found(self, request: Datagram, arrived: UnixTime, turn: Turn, found: ReadOutcome) -> None:
         answers = self._replies.batch(turn.now)

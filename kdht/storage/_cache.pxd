@@ -26,6 +26,10 @@ cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint3
                          const uint8_t *value, uint32_t length, double now) noexcept nogil
 
 
+cdef uint32_t write_stored(uint8_t *body, uint64_t version, uint32_t expiry, uint32_t flags,
+                           const uint8_t *value, uint32_t length) noexcept nogil
+
+
 cdef class RecordCache:
     cdef readonly MembersCache members
     cdef kdht_cache_set *sets
@@ -44,3 +48,5 @@ cdef class RecordCache:
     cdef int _place(self, const kdht_cache_set *set, const uint8_t *key) noexcept
     cdef kdht_cache_slot *_slot(self, const kdht_cache_set *set, int place) noexcept nogil
     cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil
+    cdef int look_up_stored(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil
+    cdef int _copy(self, const uint8_t *key, double now, uint8_t *body, bint stored) noexcept nogil

@@ -46,6 +46,16 @@ cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint3
     return KDHT_RECORD_LEN + length
 
 
+cdef uint32_t write_stored(uint8_t *body, uint64_t version, uint32_t expiry, uint32_t flags,
+                           const uint8_t *value, uint32_t length) noexcept nogil:
+    """The same of a FETCH's reply, as nodes tell each other of a record."""
+    (<uint64_t *>body)[0] = htobe64(version)
+    (<uint32_t *>(body + 8))[0] = htonl(expiry)
+    (<uint32_t *>(body + 12))[0] = htonl(flags)
+    memcpy(body + KDHT_RECORD_LEN, value, length)
+    return KDHT_RECORD_LEN + length
+
+
 cdef class RecordCache:
     """A cache of at most `size` bytes. The pages are touched as records come in. Beside it are replies of
     MEMBERS (`members`).
@@ -161,6 +171,13 @@ cdef class RecordCache:
         cdef int length = self.look_up(key, now, body)
         return None if length < 0 else body[:length]
 
+    def get_stored(self, key: bytes, now: float):
+        """The body of a FETCH's reply, or None. For tests."""
+        cdef uint8_t body[KDHT_MAX_BODY]
+        self._set(key)
+        cdef int length = self.look_up_stored(key, now, body)
+        return None if length < 0 else body[:length]
+
     cdef kdht_cache_set *_set(self, bytes key) except NULL:
         if len(key) != KDHT_ID_LEN:
             raise ValueError(f"a key has {KDHT_ID_LEN} bytes, not {len(key)}")
@@ -197,6 +214,13 @@ cdef class RecordCache:
 
     cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil:
         """Write the body of a GET's reply and give its length; -1: not cached. `now`: Unix seconds."""
+        return self._copy(key, now, body, False)
+
+    cdef int look_up_stored(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil:
+        """The same for another node: a FETCH's reply has the expiry in place of the TTL."""
+        return self._copy(key, now, body, True)
+
+    cdef int _copy(self, const uint8_t *key, double now, uint8_t *body, bint stored) noexcept nogil:
         cdef kdht_cache_set *set = self._set_of(key)
         cdef uint32_t begun = kdht_seq_begin(&set.sequence)
         cdef kdht_cache_slot *slot
@@ -214,10 +238,16 @@ cdef class RecordCache:
         length = slot.length
         if length > KDHT_MAX_VALUE or (slot.expiry and <double>slot.expiry <= now):
             return -1
-        length = write_body(body, slot.version, slot.expiry, slot.flags, slot.value, length, now)
+        if not stored:
+            length = write_body(body, slot.version, slot.expiry, slot.flags, slot.value, length, now)
+        elif slot.expiry <= <uint64_t>LARGEST_TTL:
+            length = write_stored(body, slot.version, <uint32_t>slot.expiry, slot.flags, slot.value, length)
+        else:
+            return -1
         if not kdht_seq_same(&set.sequence, begun):
             return -1
-        if self.has_hot:
+        # The program answers clients alone, so only their reads make a record hot.
+        if self.has_hot and not stored:
             # Of a writer that is at work by now it may take the count for another record: no harm.
             slot.answers += 1
             if slot.answers % HOT_ANSWERS == 0:

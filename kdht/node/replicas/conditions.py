@@ -50,7 +50,14 @@ Where = Address | None
 
 class QuorumRead(Protocol):
     def __call__(
-        self, turn: Turn, key: bytes, own: StoredRecord | None, done: ReadDone, *, quorum: bool
+        self,
+        turn: Turn,
+        key: bytes,
+        own: StoredRecord | None,
+        done: ReadDone,
+        *,
+        quorum: bool,
+        caught_up: bool,
     ) -> None: ...
 
 
@@ -114,14 +121,21 @@ class ConditionJob:
 
 
 class Conditions:
-    """All conditional writes at one coordinator. `may_promise(key)`: whether this node may promise as a replica."""
+    """All conditional writes at one coordinator. `may_promise(key)`: whether this node may promise as a replica.
+    `is_caught_up`: as in KeptRecords.
+    """
 
     def __init__(
-        self, context: CoordinatorContext, read: QuorumRead, may_promise: Callable[[bytes], bool]
+        self,
+        context: CoordinatorContext,
+        read: QuorumRead,
+        may_promise: Callable[[bytes], bool],
+        is_caught_up: Callable[[bytes], bool],
     ) -> None:
         self._context = context
         self._read = read
         self._may_promise = may_promise
+        self._is_caught_up = is_caught_up
         self._queues: dict[bytes, deque[ConditionJob]] = {}
         """By key; the first of each is under way."""
 
@@ -348,12 +362,13 @@ class Conditions:
     def _look(self, turn: Turn, job: ConditionJob) -> None:
         """Ask a majority for its record. It may be this write itself, from an earlier try."""
         self._give_back(turn, job)
+        caught_up = self._is_caught_up(job.key)  # before the look
         try:
             own = self._context.store.get(job.key, turn.now)
         except StorageError:
             self._finish(turn, job, Status.STORAGE_FAILED)
             return
-        self._read(turn, job.key, own, partial(self._looked, job), quorum=True)
+        self._read(turn, job.key, own, partial(self._looked, job), quorum=True, caught_up=caught_up)
 
     def _looked(self, job: ConditionJob, turn: Turn, found: ReadOutcome) -> None:
         record = found.record

@@ -18,8 +18,10 @@ from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
 from kdht.node.replicas._clock import HybridClock
+from kdht.node.replicas._common_reads import CommonReads
 from kdht.node.replicas._common_writes import CommonWrites, PutAnswers
 from kdht.node.replicas._direct_writes import DirectWrites
+from kdht.node.replicas._fetch_requests import FetchRequests
 from kdht.node.replicas._recent import Recent
 from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas._turns import Outcome, Planned, Turn, Turns
@@ -31,6 +33,7 @@ from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.writes import pack_stored
 from kdht.node.sets.index import SetIndex
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
+from kdht.storage._cache import RecordCache
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
@@ -85,13 +88,14 @@ class Coordinator:
     `send` sends datagrams. `call_in(seconds)`: `tick` is due in so many seconds, if that is earlier than was said.
     `on_silent(address)`: no answer came in time. `on_strays(batch)`: replies to nothing that was sent from here,
     for the node's repair sends STORE too. All of these are called on any thread.
-    `plain`: all in plain Python. Tests compare both.
+    `cache`: gets what other nodes and quorum reads ask for. `plain`: all in plain Python. Tests compare both.
     """
 
     def __init__(
         self,
         *,
         store: Store,
+        cache: RecordCache | None,
         writer: Writer,
         core: Core,
         sources: dict[bool, Address],
@@ -108,6 +112,7 @@ class Coordinator:
         self.cluster = cluster
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._repair = repair
+        self._send = send
         self._on_strays = on_strays
         self.faults = Faults(self.counters)
         self._turns = Turns(send, writer, call_in, self.faults)
@@ -143,7 +148,7 @@ class Coordinator:
         self._reads = quorum_reads.QuorumReads(self._context, self._writes)
         self._sets = sets
         self._member_reads = MemberReads(self._context, self._writes)
-        self._conditions = Conditions(self._context, self.read, self._may_promise)
+        self._conditions = Conditions(self._context, self.read, self._may_promise, repair.is_caught_up)
         self.common: CommonWrites | None = None
         """Begins the writes that need none of the rules. None: all are plain Python's."""
         if not plain:
@@ -154,6 +159,23 @@ class Coordinator:
                 self._admission,
                 lambda: self._quorum,
                 lambda *write: partial(self._wrote, *write),
+            )
+        self.common_reads: CommonReads | None = None
+        """The same for QUORUM_GETs."""
+        self._fetch_requests: FetchRequests | None = None
+        if not plain:
+            # For one thread at a time: they read in a turn.
+            reader = store.reader(cache, repair.is_caught_up)
+            self.common_reads = CommonReads(
+                self._context,
+                sources,
+                reader,
+                self._reads,
+                lambda: self.need_to_read,
+                repair.is_caught_up,
+            )
+            self._fetch_requests = FetchRequests(
+                core, self._own, reader, repair.is_caught_up, repair.holds, self.counters
             )
 
     def direct(
@@ -293,22 +315,34 @@ class Coordinator:
         return self._repair.is_caught_up(key) and self.responsible(key)
 
     def read(
-        self, turn: Turn, key: bytes, own: StoredRecord | None, done: quorum_reads.Done, *, quorum: bool
+        self,
+        turn: Turn,
+        key: bytes,
+        own: StoredRecord | None,
+        done: quorum_reads.Done,
+        *,
+        quorum: bool,
+        caught_up: bool,
     ) -> None:
-        """Ask the other replicas too; `own` is what the own store has."""
+        """Ask the other replicas too; `own` is what the own store has. `caught_up`: whether this node had caught up on the
+        key. Asked before the store was: a record that came in between, and settled the key, is not in `own`.
+        """
         if not self.cluster.joined or self.cluster.barred:
             done(turn, quorum_reads.ReadOutcome(own, enough=False))
             return
-        need = self.need_to_read
-        replica, caught_up = self.responsible(key), self._repair.is_caught_up(key)
+        need, replica = self.need_to_read, self.responsible(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
-    def read_members(self, turn: Turn, set_key: bytes, start: int, own: ListPage, done: MembersDone) -> None:
-        """Ask the other replicas for their members of a set too; `own` is what this node has from `start` on."""
+    def read_members(
+        self, turn: Turn, set_key: bytes, start: int, own: ListPage, done: MembersDone, *, caught_up: bool
+    ) -> None:
+        """Ask the other replicas for their members of a set too; `own` is what this node has from `start` on. `caught_up`: as
+        in `read`.
+        """
         if not self.cluster.joined or self.cluster.barred:
             done(turn, MembersOutcome(own, enough=False))
             return
-        replica, caught_up = self.responsible(set_key), self._repair.is_caught_up(set_key)
+        replica = self.responsible(set_key)
         self._member_reads.gather_members(
             turn, set_key, start, own, self.need_to_read, done, replica=replica, caught_up=caught_up
         )
@@ -327,11 +361,20 @@ class Coordinator:
         others = self._stores.take(batch, now)
         if not others:
             return
+        answers: list[Outgoing] = []
+        if self._fetch_requests is not None:
+            others = self._fetch_requests.take(others, now, answers)
+            # Nothing is left that needs a turn.
+            if not others:
+                self._send(answers)
+                return
         fetches: list[Datagram] = []
         strays: list[Datagram] = []
         with self.turn(now) as turn:
             for datagram in others:
                 try:
+                    if self.common_reads is not None and self.common_reads.answered(turn, datagram):
+                        continue
                     self._take(turn, datagram, fetches, strays)
                 except Exception:
                     self.faults.note(f"a message of another replica, op {datagram.data[_OP]:#x}")
@@ -340,6 +383,7 @@ class Coordinator:
                     turn.outgoing += self._read_here(datagram, now)
                 except Exception:
                     self.faults.note("a FETCH or a LIST")
+            turn.outgoing += answers
         if strays:
             self._on_strays(strays)
 
@@ -347,8 +391,9 @@ class Coordinator:
         if not self._is_sound(datagram):
             return
         if datagram.data[_FLAGS] & _REPLY:
-            if self.common is not None:
-                self.common.release(turn, int.from_bytes(datagram.data[_REQUEST_ID], "big"))
+            for common in (self.common, self.common_reads):
+                if common is not None:
+                    common.release(turn, int.from_bytes(datagram.data[_REQUEST_ID], "big"))
             if not self._calls.receive(turn, datagram):
                 strays.append(datagram)
         elif datagram.data[_OP] == Op.STORE:
@@ -361,11 +406,10 @@ class Coordinator:
     def unreachable(self, address: Address, request_id: int, now: UnixTime) -> None:
         """As Calls.unreachable."""
         with self.turn(now) as turn:
-            common = self.common
-            if common is not None and (
-                common.waits(request_id, address) or self._calls.waits(request_id, address)
-            ):
-                common.release_asked(turn, address)
+            commons = [each for each in (self.common, self.common_reads) if each is not None]
+            if any(each.waits(request_id, address) for each in (*commons, self._calls)):
+                for each in commons:
+                    each.release_asked(turn, address)
             self._calls.unreachable(turn, address, request_id)
 
     def _refuse_stores(self, batch: Sequence[Datagram], now: UnixTime) -> list[Datagram]:

@@ -27,7 +27,7 @@ that they are behind: earlier replicas have the seats of joiners.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -35,11 +35,12 @@ from typing import NamedTuple
 from kdht.errors import BadPacket, MissingLibrary, StorageError
 from kdht.node._timers import Alarm
 from kdht.node.replicas._turns import Outcome, Planned, Turn
-from kdht.node.replicas.calls import SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
+from kdht.node.replicas.calls import SLOW, AskedReplica, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext
 from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.writes import BEFORE, SPARE, Writes, Written
 from kdht.storage import StoredRecord, Write, newer, visible
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact, Record, parse_store
 from kdht.wire._shared import Op, RecordFlag, Status
 from kdht.wire.certified import check_certified, is_certified
@@ -63,6 +64,23 @@ class ReadOutcome(NamedTuple):
 Done = Callable[[Turn, ReadOutcome], None]
 
 
+class ReadUnderWay(NamedTuple):
+    """A QUORUM_GET that `_common_reads` began at a replica that has caught up. All answers so far were the own record."""
+
+    question: ReplicaQuestion
+    own: StoredRecord | None
+    need: int
+    done: Done | None
+    """None: the client was told."""
+    seats: int
+    rank: int
+    """The number of nodes closer than this one."""
+    asked: Sequence[AskedReplica]
+    deadline: SteadyTime
+    place: int
+    """The place of the deadline's alarm, as in Timers."""
+
+
 class ReadJob:
     """One read until it is answered."""
 
@@ -72,12 +90,18 @@ class ReadJob:
     )  # fmt: skip
 
     def __init__(
-        self, question: ReplicaQuestion, own: StoredRecord | None, need: int, done: Done, *, quorum: bool
+        self,
+        question: ReplicaQuestion,
+        own: StoredRecord | None,
+        need: int,
+        done: Done | None,
+        *,
+        quorum: bool,
     ) -> None:
         self.question = question
         self.key = question.key
         self.need = need
-        self.done: Done | None = done
+        self.done = done
         self.quorum = quorum
         self.newest = own
         self.round = 0
@@ -157,7 +181,8 @@ class QuorumReads:
         caught_up: bool,
         round: int = 0,
     ) -> None:
-        """Ask the other replicas. `own`: the record here. `replica`: this node is one, and `caught_up` says more of it.
+        """Ask the other replicas. `own`: the record here. `replica`: this node is one. `caught_up`: it had all that the
+        others have when `own` was looked up.
 
         `need`: replicas that have to be heard. `done` is called once, in this turn or a later one.
         """
@@ -186,6 +211,25 @@ class QuorumReads:
         for _ in range(others + (replica and not caught_up)):
             self._fetch_next(turn, job)
         self.finish_if_decided(turn, job)
+
+    def go_on(self, turn: Turn, found: ReadUnderWay) -> ReadJob:
+        """Take over a read."""
+        job = ReadJob(found.question, found.own, found.need, found.done, quorum=True)
+        job.seats, job.own_rank = found.seats, found.rank
+        job.asked = [each.address for each in found.asked]
+        job.replicas = frozenset([None, *job.asked])
+        near = self._context.core.closest(job.key, found.seats - 1 + SPARE + BEFORE)
+        job.candidates = deque(contact for contact in near if contact.address not in job.replicas)
+        job.take(None, found.own, caught_up=True)
+        if job.done is not None:
+            job.alarm = turn.at(found.deadline, partial(self._too_late, job), found.place)
+        for each in found.asked:
+            if each.answered:
+                job.take(each.address, found.own, caught_up=True)
+            else:
+                self._context.calls.go_on(turn, found.question, each, partial(self._answered, job))
+                job.waiting += 1
+        return job
 
     def _fetch_next(self, turn: Turn, job: ReadJob) -> None:
         while job.candidates:

@@ -206,7 +206,7 @@ class SetService:
             return True
         done = partial(self._found, request, now, asked, part)
         with self._coordinator.turn(now) as turn:
-            self._coordinator.read_members(turn, set_key, part.start, own, done)
+            self._coordinator.read_members(turn, set_key, part.start, own, done, caught_up=caught_up)
         return False
 
     def _asked(self, request: Datagram, now: UnixTime) -> "_Asked | Status":
