@@ -12,11 +12,13 @@ from shutil import which
 
 import pytest
 from browser import missing
+from bytecode import drop_bytecode_of_temporary_files, keep_bytecode
 from ci import IN_CI, lacks
 from daemons import KDHTCTL, KDHTD, DevNode
 from installed import make_wheels
 from machines import Machine
 from mainline import absent
+from paths import ROOT
 from pyroute2 import netns
 from worlds import enter_own_world
 
@@ -27,6 +29,8 @@ from kdht.lab.netns import Lab
 RUN_MARK = f"KDHT_TEST_RUN={os.getpid()}"
 """In the environment of every process that the tests start, directly or not."""
 
+
+BYTECODE = ROOT / "build/bytecode"
 
 STARTS_DAEMONS = (DevNode, KDHTD, KDHTCTL, Cluster, Machine, make_wheels)
 """A file that imports one of these starts processes of kdht: its tests are marked `cluster`."""
@@ -52,6 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     A shell's background job ignores SIGINT, and so would everything that the tests start and interrupt.
     """
+    keep_bytecode(BYTECODE)
     if hasattr(config, "workerinput"):
         config.option.basetemp = Path(tempfile.gettempdir()) / f"kdht-tests-{os.getpid()}"
         if os.geteuid() == 0:
@@ -64,6 +69,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """A process of a parallel run takes its temporary files with it."""
     if hasattr(config, "workerinput"):
         shutil.rmtree(config.option.basetemp, ignore_errors=True)
+    else:
+        drop_bytecode_of_temporary_files(BYTECODE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

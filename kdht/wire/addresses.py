@@ -89,3 +89,7 @@ class Contact(NamedTuple):
     @property
     def address(self) -> Address:
         return Address(self.ip, self.port)
+
+    @property
+    def is_ipv4(self) -> bool:
+        return self.ip[:12] == MAPPED
