@@ -283,3 +283,14 @@ def test_an_anycast_source_needs_a_loose_rp_filter(lab: Lab, node: Host, tmp_pat
             there.settimeout(0.5)
             with pytest.raises(TimeoutError):
                 there.recvfrom(2048)
+
+
+def test_names_are_those_that_sysctl_takes(lab: Lab, tmp_path: Path) -> None:
+    """Most VLANs have a dot in their names."""
+    host = lab.host("vlan")
+    host.run(["ip", "link", "add", "eth0.7", "type", "bridge"])
+    with host.enter():
+        named = Sysctls(["eth0.7"], runtime_dir=tmp_path).wrong()
+    assert "net.ipv4.conf.eth0/7.forwarding" in named
+    for name in named:
+        host.run(["sysctl", "-n", name])

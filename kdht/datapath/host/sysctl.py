@@ -229,7 +229,8 @@ def _opened(path: str, flags: int) -> TextIO:
 
 
 def dotted(path: str) -> str:
-    return "net." + path.replace("/", ".")
+    """As sysctl(8) takes it. It writes a dot in an interface's name, such as a VLAN's, as a slash."""
+    return ".".join(["net", *(part.replace(".", "/") for part in path.split("/"))])
 
 
 def _was(ledger: Ledger, path: str) -> int:
