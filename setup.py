@@ -55,6 +55,7 @@ NAMES = [
     "kdht.node.replicas._direct_writes",
     "kdht.node.replicas._fetch_requests",
     "kdht.node.replicas._common_reads",
+    "kdht.client._bulk",
     "kdht.lab._overlay",
     "kdht.lab._repeat",
     "kdht.replay._capture",

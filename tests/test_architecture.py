@@ -24,7 +24,7 @@ from kdht.wire import _shared as shared
 from kdht.wire._shared import VERDICT_OF, Flag, Reason, Verdict
 
 SOURCES = sorted(path for kind in ("py", "pyx", "pxd") for path in (ROOT / "kdht").rglob(f"*.{kind}"))
-CLIENT = sorted((ROOT / "kdht/client").glob("*.py"))
+CLIENT = sorted(path for path in SOURCES if path.parent == ROOT / "kdht/client")
 CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+(kdht[\w.]*)\s+(?:c?import)\s+([\w, (]*)|c?import\s+(kdht[\w.]*))")
 WITHOUT_CLOCK = (0, 1, 2, 4)
 """The layers that `now` is passed to."""

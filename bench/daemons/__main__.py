@@ -134,7 +134,12 @@ def restart(as_json: bool, **plan: Any) -> dict[str, Any]:
 
 @command.command()
 @nodes_option(8)
-@click.option("--mebibytes", type=click.IntRange(1, 64), default=64, show_default=True)
+@click.option("--mebibytes", type=click.IntRange(1, 1024), default=64, show_default=True)
+@click.option(
+    "--loopback",
+    is_flag=True,
+    help="Nodes and client on this host's loopback, without hosts of their own and without loss.",
+)
 @click.option(
     "--permille", type=click.IntRange(0, 500), default=10, show_default=True, help="Lost datagrams."
 )
@@ -142,7 +147,7 @@ def restart(as_json: bool, **plan: Any) -> dict[str, Any]:
 @datapath_option
 @json_option
 def large(as_json: bool, **plan: Any) -> dict[str, Any]:
-    """A large value in and out, with loss."""
+    """A large value from a file and into one, with loss."""
     return measure("large", [lambda: sending.run(**plan)], as_json)
 
 

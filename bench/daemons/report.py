@@ -49,16 +49,34 @@ def restart(runs: Runs) -> list[Table]:
 
 
 def large(runs: Runs) -> list[Table]:
-    table = Table("nodes", "MiB", "lost", "put s", "get s", "client CPU ms a MiB", "nodes' CPU", "same")
+    table = Table(
+        "nodes",
+        "MiB",
+        "lost",
+        "way",
+        "MiB/s",
+        "client CPU ms a MiB",
+        "nodes' CPU",
+        "client's memory MiB",
+        "same",
+    )
     for run in runs:
-        times = f"{run['put_seconds']:.1f}", f"{run['get_seconds']:.1f}"
         lost = f"{run['lost_permille'] / 10:g} %"
-        spent = [
-            f"{run[who]['put']:.0f}, {run[who]['get']:.0f}"
-            for who in ("client_cpu_ms_a_mib", "nodes_cpu_ms_a_mib")
-        ]
         same = "yes" if run["same"] else "NO"
-        table.add_row(str(run["nodes"]), str(run["mebibytes"]), lost, *times, *spent, same)
+        for way, found in run["ways"].items():
+            memory = f"{found['client_peak_mib']:.0f} (idle {found['client_idle_mib']:.0f})"
+            figures = [
+                found[name] for name in ("mib_per_second", "client_cpu_ms_a_mib", "nodes_cpu_ms_a_mib")
+            ]
+            table.add_row(
+                str(run["nodes"]),
+                str(run["mebibytes"]),
+                lost,
+                way,
+                *(f"{each:.1f}" for each in figures),
+                memory,
+                same,
+            )
     return [table]
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from io import SEEK_SET, BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -15,11 +16,11 @@ from kdht.cli.keys import HexKey, KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes, warn
 from kdht.cli.options import Seconds, binary_output, emit
 from kdht.cli.results import Deleted, Fetched, Signed, Stored
-from kdht.client import MAX_LARGE, Client, SigningKey, is_manifest
-from kdht.errors import NotFound, ValueTooLarge
-from kdht.program.files import write_atomically
+from kdht.client import Client, SigningKey, is_manifest
+from kdht.errors import NotFound
+from kdht.program.files import replacing, write_atomically
 from kdht.wire import Record
-from kdht.wire._shared import CONDITION_LEN, ID_LEN, PUBLIC_KEY_LEN
+from kdht.wire._shared import CONDITION_LEN, ID_LEN, MAX_VALUE, PUBLIC_KEY_LEN
 from kdht.wire.bencode import Bencodable, encode
 from kdht.wire.certified import CERTIFIED
 from kdht.wire.limits import MAX_VERSION
@@ -72,7 +73,7 @@ def put(
 ) -> None:
     """Store VALUE under KEY. If VALUE is -, read it from standard input.
 
-    A value has at most 64 MiB. Above 1104 bytes (1040 with a token) it is stored in parts.
+    A value has at most 1 GiB. Above 1104 bytes (1040 with a token) it is stored in parts, and read from its file meanwhile.
     """
     if (immutable or sign) and (if_version is not None or (immutable and sign)):
         raise click.UsageError("--immutable, --sign and --if-version exclude one another")
@@ -81,19 +82,22 @@ def put(
         return
     if key is None:
         raise click.UsageError("Missing argument 'KEY'.")
-    data = _value(value, file)
+    source = _source(value, file)
     if sign is not None:
-        _put_signed(client, SigningKey.load(sign, warn), key, data, ttl, as_json)
+        _put_signed(client, SigningKey.load(sign, warn), key, _small(source), ttl, as_json)
         return
     most = client.max_value if if_version is None else client.max_value - CONDITION_LEN
-    if len(data) <= most:
-        version = client.put(key, data, ttl, if_version=if_version)
-    elif if_version is not None:
-        raise ValueTooLarge(f"--if-version takes a value of at most {most} bytes")
+    begin = source.read(most + 1)
+    if len(begin) <= most:
+        version, size = client.put(key, begin, ttl, if_version=if_version), len(begin)
     else:
+        whole = Joined(begin, source)
         with _shown("storing") as progress:
-            version = client.put_large(key, data, ttl, progress=progress)
-    emit(Stored(key_text(key), len(data), ttl or 0, version), as_json, "stored")
+            version = client.put_large(
+                key, cast("BinaryIO", whole), ttl, progress=progress, if_version=if_version
+            )
+        size = whole.given
+    emit(Stored(key_text(key), size, ttl or 0, version), as_json, "stored")
 
 
 def _put_immutable(
@@ -107,7 +111,7 @@ def _put_immutable(
     """The only argument is the value."""
     if more is not None:
         raise click.UsageError("with --immutable the key is a hash of the value: give VALUE alone")
-    data = _value(only.decode(errors="surrogateescape") if isinstance(only, bytes) else only, file)
+    data = _small(_source(only.decode(errors="surrogateescape") if isinstance(only, bytes) else only, file))
     found = client.put_immutable(data, ttl).hex()
     emit(Stored(found, len(data), ttl or 0, CERTIFIED), as_json, "stored")
 
@@ -121,15 +125,43 @@ def _put_signed(
     emit(done, as_json, "signed")
 
 
-def _value(value: str | None, file: BinaryIO | None) -> bytes:
+def _source(value: str | None, file: BinaryIO | None) -> BinaryIO:
     if (value is None) == (file is None):
         raise click.UsageError("give either VALUE or --file")
     if file is None and value != "-":
-        return os.fsencode(value or "")
-    data = (file or sys.stdin.buffer).read(MAX_LARGE + 1)
-    if len(data) > MAX_LARGE:
-        raise ValueTooLarge(f"a value has at most {MAX_LARGE} bytes")
-    return data
+        return BytesIO(os.fsencode(value or ""))
+    return file or sys.stdin.buffer
+
+
+def _small(source: BinaryIO) -> bytes:
+    """All of what is one record, and enough of what is not for the client to refuse it."""
+    return source.read(MAX_VALUE + 1)
+
+
+class Joined:
+    """A file whose first bytes were read already: a pipe cannot go back. `given`: the bytes that were read of it."""
+
+    def __init__(self, begin: bytes, rest: BinaryIO) -> None:
+        self.given = 0
+        self._begin, self._rest = begin, rest
+
+    def read(self, size: int) -> bytes:
+        part, self._begin = self._begin[:size], self._begin[size:]
+        part = part or self._rest.read(size)
+        self.given += len(part)
+        return part
+
+    def seekable(self) -> bool:
+        return not self.given and self._rest.seekable()
+
+    def tell(self) -> int:
+        return self._rest.tell() - len(self._begin)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """To measure it: the position is restored by `seek(tell())`."""
+        if whence == SEEK_SET:
+            offset += len(self._begin)
+        return self._rest.seek(offset, whence)
 
 
 @contextmanager
@@ -138,7 +170,9 @@ def _shown(label: str) -> Iterator[Callable[[int, int], None]]:
     with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
 
         def progress(done: int, total: int) -> None:
-            bar.length = total
+            # A pipe does not say how much will come. The bar then shows how much has.
+            bar.length = total or done + 1
+            bar.label = label if total else f"{label} {done >> 20} MiB"
             bar.update(done - bar.pos)
 
         yield progress
@@ -185,6 +219,9 @@ def get(
     else:
         record = client.get_record(key, quorum=quorum)
     if not (immutable or signed_by) and is_manifest(record.value):
+        if not as_json:
+            _copy_large(client, key, output)
+            return
         with _shown("reading") as progress:
             record = record._replace(value=client.get_large(key, progress=progress))
     if output is not None:
@@ -197,6 +234,13 @@ def get(
             # The prompt would stand behind it. A script gets the value unchanged.
             if sys.stdout.isatty() and not record.value.endswith(b"\n"):
                 out.write(b"\n")
+
+
+def _copy_large(client: Client, key: str | bytes, output: Path | None) -> None:
+    """A large value to a file or to standard output, without holding it as a whole."""
+    target = binary_output() if output is None else replacing(output, mode=0o666)
+    with target as out, _shown("reading") as progress:
+        client.get_large(key, into=out, progress=progress)
 
 
 def described(key: str | bytes, record: Record) -> Fetched:

@@ -10,15 +10,17 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _direct, _hedging, _routes,
     _learning, _rights
     _datagram                    the bytes of a request's tries
-    _steps, _large, _journal,    operations of several requests
-    _manifest, _certified,
-    _large_streams
+    _steps, _certified           operations of several requests
+    _large, _large_streams,      large values
+    _chunks, _sources, _journal,
+    _manifest
+    _transfer                    the bursts of a large value's chunks
     _sets, _set_watch            members of sets
     _timed                       reads with the time in their proof
     _seal                        encrypted values
     _record_checks, _keyfiles    whether a record may be believed; secret keys in files
 
-`sync` and `aio` (with `_driver` and `_aio_large`) add sockets (`_sockets`, `_pump`) and time, `_announcement` and `_aio_announcement` renewals. `_options` are
+`sync` and `aio` (with `_driver` and `_aio_large`) add sockets (`_sockets`, `_pump`, `_bulk` with its plain twin `_plain_bulk`) and time, `_announcement` and `_aio_announcement` renewals. `_options` are
 those of both clients.
 """
 

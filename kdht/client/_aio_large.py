@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from kdht.client import _large as large
 from kdht.client._arguments import Key, data_of
-from kdht.client._large_streams import PIECE_CHUNKS
+from kdht.client._chunks import PIECE_CHUNKS, WRONG_DIGEST, Missing
 from kdht.client._manifest import DIGEST_LEN, Manifest
 from kdht.client._steps import Steps
 from kdht.errors import PartMissing
@@ -61,7 +61,7 @@ class OpenValue:
                 if digest is not None:
                     digest.update(piece)
                     if is_last and digest.digest() != self._manifest.digest:
-                        raise self._missing(large.WRONG_DIGEST)
+                        raise self._missing(WRONG_DIGEST)
                 offset = start * chunk_size
                 yield bytes(memoryview(piece)[max(begin - offset, 0) : end - offset])
         finally:
@@ -76,7 +76,7 @@ class OpenValue:
         assert self._manifest is not None
         try:
             return await self._run(large.chunks_of(self._key, self._manifest, numbers))
-        except large.Missing as missing:
+        except Missing as missing:
             raise self._missing(str(missing)) from None
 
     def _missing(self, why: str) -> PartMissing:

@@ -5,19 +5,15 @@ it contains, whatever its `len` is.
 """
 
 import math
-from collections.abc import Callable
 from numbers import Real
 from operator import index
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 from kdht.client._datagram import MAX_ATTEMPTS
-from kdht.client._manifest import MAX_LARGE
-from kdht.errors import BadArgument, ValueTooLarge
+from kdht.errors import BadArgument
 from kdht.wire import Buffer, hash_key
 
 Key: TypeAlias = str | bytes
-Source: TypeAlias = Buffer | BinaryIO
-"""Bytes, or a file to read them from."""
 
 MAX_TIMEOUT = 86400.0
 """Seconds. No program wants to wait longer, and select and epoll cannot."""
@@ -54,32 +50,6 @@ def hash_of(name: Key) -> bytes:
         return hash_key(name)
     except UnicodeEncodeError as error:
         raise ValueError(f"a key that is a str has a UTF-8 form; {name!r} has none: {error.reason}") from None
-
-
-def whole(source: Source) -> bytes:
-    """All bytes of a source. Raises ValueTooLarge for more than MAX_LARGE, TypeError for what is no source."""
-    read: Callable[[int], bytes | None] | None = getattr(source, "read", None)
-    data = data_of(source, "a large value") if read is None else _read(read)  # type: ignore[arg-type]
-    if len(data) > MAX_LARGE:
-        raise ValueTooLarge(f"a large value has at most {MAX_LARGE} bytes")
-    return data
-
-
-def _read(read: Callable[[int], bytes | None]) -> bytes:
-    """Read to the end, or one byte past MAX_LARGE. An unbuffered file gives less than it is asked for."""
-    parts: list[bytes] = []
-    left = MAX_LARGE + 1
-    while left > 0:
-        part = read(left)
-        if isinstance(part, str):
-            raise TypeError('a large value is read from a binary file: open it with "rb"')
-        if part is None:
-            raise BlockingIOError("the file has nothing to read now: open it in blocking mode")
-        if not part:
-            break
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
 
 
 def limits(timeout: float, attempts: int) -> tuple[float, int]:

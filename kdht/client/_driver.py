@@ -3,16 +3,19 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 from kdht.client import _sockets as sockets
+from kdht.client._bulk import BulkSocket
 from kdht.client._calls import Answer, Call
 from kdht.client._pump import Pump
 from kdht.client._session import Session
-from kdht.client._steps import AsyncSteps, Flight, Many, Wait
+from kdht.client._steps import AsyncStep, AsyncSteps, Flight, Flow, Many, Wait
+from kdht.client._transfer import Bulk, Transfer
 from kdht.client._watch import WatchExchange
 from kdht.errors import RequestError
 
@@ -44,11 +47,12 @@ class ClientDriver:
         """Set when the watch has an event or an error, or the client is closed."""
         self._clearing: set[asyncio.Task[None]] = set()
         """Cancelled operations, which delete what they have written."""
+        self._transfers: dict[Transfer, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, operation: AsyncSteps[T]) -> T:
         """Carry out an operation's steps until it returns."""
-        step: Callable[[], Call | Many | Wait] = partial(next, operation)
+        step: Callable[[], AsyncStep] = partial(next, operation)
         try:
             while True:
                 wanted = step()
@@ -80,7 +84,7 @@ class ClientDriver:
             # Until then the set keeps the task alive: the loop itself holds tasks weakly.
             task.add_done_callback(self._clearing.discard)
 
-    async def _clear_away(self, operation: AsyncSteps[Any], wanted: Call | Many | Wait) -> None:
+    async def _clear_away(self, operation: AsyncSteps[Any], wanted: AsyncStep) -> None:
         with suppress(Exception, asyncio.CancelledError):  # StopIteration among them
             while True:
                 try:
@@ -90,13 +94,19 @@ class ClientDriver:
                 else:
                     wanted = operation.send(given)
 
-    async def _do(self, wanted: Call | Many | Wait) -> Any:
+    async def _do(self, wanted: AsyncStep) -> Any:
+        if isinstance(wanted, Call):
+            return await self.answer_to(wanted)
         if isinstance(wanted, Wait):
             return await wanted.begin()
         if isinstance(wanted, Many):
             await self.do_many(wanted)
-            return None
-        return await self.answer_to(wanted)
+        elif isinstance(wanted, Bulk):
+            async with self._transfer(wanted):
+                pass
+        else:
+            await self._do_flow(wanted)
+        return None
 
     async def answer_to(self, call: Call) -> Answer:
         """The answer to one request. Raises RequestError as `Exchange.result` does."""
@@ -126,6 +136,61 @@ class ClientDriver:
             raise flight.error
         if not self._sockets:
             raise RequestError(CLOSED)
+
+    @asynccontextmanager
+    async def _transfer(self, bulk: Bulk) -> AsyncGenerator[tuple[Transfer, "asyncio.Future[None]"], None]:
+        """A Bulk under way, and its end; what the block does goes on beside it. Raises as `do_many` does."""
+        done = self._new_future()
+        sockets: list[socket.socket] = []
+
+        def open_socket(node: int) -> BulkSocket | None:
+            sock = self._sockets.open_bulk(node)
+            if sock is None:
+                return None
+            sockets.append(sock)
+            self._loop.add_reader(sock, self._burst_arrived, transfer, node)
+            return BulkSocket(sock.fileno())
+
+        transfer = Transfer(self._session, bulk, open_socket, lambda: _set(done))
+        self._transfers[transfer] = done
+        try:
+            transfer.go_on(self._loop.time())
+            self._go_on()
+            yield transfer, done
+            await done
+        finally:
+            self._waiting.discard(done)
+            del self._transfers[transfer]
+            transfer.end()
+            for sock in sockets:
+                if os.getpid() == self._pid:
+                    self._loop.remove_reader(sock)
+                sock.close()
+        if transfer.error is not None:
+            raise transfer.error
+        if not self._sockets:
+            raise RequestError(CLOSED)
+
+    async def _do_flow(self, flow: Flow) -> None:
+        """Take one part while the one before is sent. The source is asked no more after a failure."""
+        feed = Feed()
+        async with aclosing(flow.parts), self._transfer(Bulk(feed, flow.on_answer)) as (transfer, done):  # type: ignore[type-var]
+            async for part in flow.parts:
+                feed.give(part)
+                transfer.go_on(self._loop.time())
+                self._go_on()
+                while feed.has_some and not done.done():
+                    waiting = asyncio.ensure_future(feed.used_up.wait())
+                    await asyncio.wait((waiting, done), return_when=asyncio.FIRST_COMPLETED)
+                    waiting.cancel()
+                if done.done():
+                    return
+            feed.close()
+            transfer.go_on(self._loop.time())
+
+    def _burst_arrived(self, transfer: Transfer, node: int) -> None:
+        transfer.received(node, self._loop.time())
+        self._go_on()
 
     def watch(self, call: Call, lease: int, kind: type[WatchExchange] = WatchExchange) -> WatchExchange:
         """Begin a watch; `lease` is in seconds. Raises RequestError if the client is closed."""
@@ -190,9 +255,16 @@ class ClientDriver:
         """Send what is in the outbox, and set the timer for the next deadline."""
         self._pump.send()
         wake = self._session.next_wake()
+        for transfer in self._transfers:
+            wake = min(transfer.next_wake(), inf if wake is None else wake)
         # A timer that is too early does no harm: it finds nothing due. Setting it anew for each request would
         # cost more.
-        if wake is not None and self._sockets and (self._timer is None or wake < self._timer.when()):
+        if (
+            wake is not None
+            and wake < inf
+            and self._sockets
+            and (self._timer is None or wake < self._timer.when())
+        ):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_at(wake, self._deadline_passed)
@@ -206,11 +278,49 @@ class ClientDriver:
         if self._session.is_due(now):
             self._pump.read_all()
             self._session.wake(now)
+        for transfer in list(self._transfers):
+            if transfer.next_wake() <= now:
+                transfer.wake(now)
         self._go_on()
 
     def _readable(self, node: int, sock: socket.socket) -> None:
         self._pump.read(node, sock)
         self._go_on()
+
+
+class Feed:
+    """The calls of a Flow, as they come: an iterator that gives None while it waits for more."""
+
+    def __init__(self) -> None:
+        self.used_up = asyncio.Event()
+        """Set while it has none."""
+        self.used_up.set()
+        self._part: Iterator[Call] = iter(())
+        self._is_over = False
+
+    @property
+    def has_some(self) -> bool:
+        return not self.used_up.is_set()
+
+    def give(self, part: Iterable[Call]) -> None:
+        """The next ones, once the others are used up."""
+        self._part = iter(part)
+        self.used_up.clear()
+
+    def close(self) -> None:
+        """There are no more."""
+        self._is_over = True
+
+    def __iter__(self) -> "Feed":
+        return self
+
+    def __next__(self) -> Call | None:
+        call = next(self._part, None)
+        if call is None:
+            self.used_up.set()
+            if self._is_over:
+                raise StopIteration
+        return call
 
 
 def _set(done: "asyncio.Future[None]") -> None:

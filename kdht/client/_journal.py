@@ -23,13 +23,14 @@ from kdht.client._manifest import (
     parse_journal,
 )
 from kdht.client._seal import is_sealed
-from kdht.client._steps import Many, Steps
+from kdht.client._steps import Steps
+from kdht.client._transfer import Bulk
 from kdht.errors import Conflict, RequestError, Unconfirmed
 from kdht.wire._shared import Status
 
 Changed: TypeAlias = Callable[[list[Upload]], list[Upload]]
 
-# Nobody uploads 64 MiB for a day. Earlier, the client might still be at work, and its chunks would vanish under
+# Nobody uploads one value for a day. Earlier, the client might still be at work, and its chunks would vanish under
 # it.
 ABANDONED = 86400
 """Seconds after which an unfinished upload is taken for dead."""
@@ -38,7 +39,7 @@ ABANDONED = 86400
 TRIES = 32
 """Changes of one journal, each after another client changed it first."""
 # Anybody can write a journal that names a huge upload. The search for it must stay short.
-ABSENT_IN_A_ROW = 128
+ABSENT_IN_A_ROW = 512
 """Absent chunks in a row that end the search for an upload's chunks. More than the requests that a writer has under way:
 chunks are written in order and deleted in the opposite order, so those that are there come first."""
 # Clocks of hosts differ by minutes at most. What is farther ahead is a lie or a broken clock.
@@ -136,7 +137,7 @@ class Journal:
 
         while begin < end:
             numbers = range(begin, end)
-            yield Many((self._chunk(calls.get, upload, number) for number in numbers), look)
+            yield Bulk((self._chunk(calls.get, upload, number) for number in numbers), look)
             # As many again as were found, so that a long upload is not searched in small steps.
             farther = max(found, default=-1) + 1 + max(ABSENT_IN_A_ROW, len(found))
             begin, end = end, min(farther, upload.chunks)
@@ -145,7 +146,7 @@ class Journal:
     def _delete(self, upload: Upload, numbers: Sequence[int]) -> Steps[None]:
         # From the last on: if this ends early, what is left comes first, and is found again.
         deletions = (self._chunk(calls.delete, upload, number) for number in reversed(numbers))
-        yield Many(deletions, lambda call, answer: None)
+        yield Bulk(deletions, lambda call, answer: None)
 
     def _forget(self, uploads: list[Upload]) -> Steps[None]:
         gone = {upload.id for upload in uploads}

@@ -1,4 +1,4 @@
-"""Values of up to 64 MiB: a record for each chunk, and a manifest under the user's key.
+"""Values of up to 1 GiB: a record for each chunk, and a manifest under the user's key.
 
 Readers see a whole value or none. The manifest is written after the last chunk, and has a digest of them all.
 
@@ -7,25 +7,23 @@ last one is deleted. A killed client, a newer value or a plain PUT may leave chu
 `delete` here finds them by the journal, and deletes them (docs/design/large-values.md).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, NamedTuple
 
 from kdht.client import _calls as calls
 from kdht.client import _steps as steps
-from kdht.client._arguments import Key, hash_of, name_of
-from kdht.client._calls import Answer, Call
+from kdht.client._arguments import Key, name_of
+from kdht.client._chunks import Assembly, Chunks, Missing, Progress
 from kdht.client._journal import Ended, Journal
-from kdht.client._manifest import Manifest, Upload, chunk_name, cut, data_in, digest_of
-from kdht.client._steps import Many, Steps
-from kdht.errors import Conflict, RequestError
-from kdht.wire._shared import Status
+from kdht.client._manifest import MAX_LARGE, Manifest, Upload
+from kdht.client._sources import Given, Target
+from kdht.client._steps import Flow, Steps
+from kdht.client._transfer import Bulk
+from kdht.errors import Conflict, PartMissing, RequestError, ValueTooLarge
 from kdht.wire.limits import MAX_TTL
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the number of bytes done so far, and of all bytes."""
-
-# A reader on a slow line may need many minutes for 64 MiB. Until then the chunks must be there.
+# A reader on a slow line may need many minutes for a large value. Until then the chunks must be there.
 OUTLIVES = 3600
 """Seconds that chunks with a TTL outlive their manifest, for readers who have just read it."""
 # A value that is replaced faster than it can be read would else hold the reader for ever.
@@ -33,59 +31,79 @@ READ_TRIES = 3
 """Manifests that a read follows, if their chunks turn out to be replaced."""
 
 
-WRONG_DIGEST = "its digest does not match"
-
-
-class Missing(Exception):
-    """A chunk is not there, or is not the upload's."""
-
-
-def no_progress(done: int, total: int) -> None:
-    """No-op default."""
-
-
 # --- Writing
+
+
+class NewUpload(NamedTuple):
+    """How an upload begins. `unix_s`: the time of day in Unix seconds."""
+
+    id: bytes
+    unix_s: float
+    chunk_size: int
 
 
 def put(
     key: Key,
-    data: bytes,
+    source: Given,
     ttl: int | None,
     progress: Progress,
-    unix_s: float,
-    new_id: bytes,
-    chunk_size: int,
+    new: NewUpload,
     if_version: int | None = None,
 ) -> Steps[int]:
-    """Store a large value; returns the manifest's version. `ttl` is in seconds. `unix_s` is the time of day in Unix seconds.
+    """Store a large value; returns the manifest's version. `ttl` is in seconds.
 
     If it fails or is interrupted before the manifest is sent, it deletes its chunks. Raises ValueError for an
-    impossible TTL, Conflict, RequestError if a request fails or another client ended the upload.
+    impossible TTL, ValueTooLarge, Conflict, RequestError if a request fails or another client ended the upload.
     """
     calls.check_ttl(ttl)
-    name = name_of(key)
-    lifetime = lifetime_of(ttl)
-    upload = upload_of(new_id, unix_s, lifetime, chunks=-(-len(data) // chunk_size))
-    journal = Journal(name, unix_s)
-    chunks = Chunks(name, upload, lifetime, chunk_size)
-    # Named before the first chunk is written: a killed client leaves nothing that cannot be found.
-    yield from journal.begin(upload)
-    try:
-        yield Many(chunks.of(data), _counted(len(data), progress, chunk_size))
-        # A deletion, or newer uploads, may have ended this one meanwhile. A manifest now would name chunks that
-        # are being deleted.
-        yield from journal.note(upload, 0)
-    # The client was closed, or the interpreter ends: nothing can be sent any more.
-    except GeneratorExit:
-        raise  # no more steps can be taken; the journal names what was written
-    except BaseException:
-        with suppress(RequestError):
-            yield from journal.clear(upload._replace(chunks=chunks.begun))
-        raise
-    # With a digest of the whole: each chunk's header is right even if a chunk of the same upload was altered on
-    # a disk.
-    manifest = Manifest(len(data), chunk_size, new_id, digest_of(data))
-    return (yield from publish(name, manifest, upload, journal, ttl, if_version))
+    writing = Writing(key, ttl, new, source.size if source.is_sure else None, progress, source.size or 0)
+    chunks = writing.chunks
+    yield from writing.begin()
+    with_all = Bulk(chunks.of(source.pieces()), chunks.stored)
+    return (yield from writing.end(with_all, if_version))
+
+
+class Writing:
+    """One upload from its name in the journal to its manifest. `size`: its bytes, if they are known for sure.
+
+    `total`: what `progress` is told of them.
+    """
+
+    def __init__(
+        self, key: Key, ttl: int | None, new: NewUpload, size: int | None, progress: Progress, total: int
+    ) -> None:
+        self.name = name_of(key)
+        self._ttl = ttl
+        lifetime = lifetime_of(ttl)
+        # Without the number, the most that there can be. Who deletes them looks for those that are there.
+        most = -(-(MAX_LARGE if size is None else size) // new.chunk_size)
+        self._upload = upload_of(new.id, new.unix_s, lifetime, most)
+        self._journal = Journal(self.name, new.unix_s)
+        self.chunks = Chunks(self.name, self._upload, lifetime, new.chunk_size, total, progress)
+
+    def begin(self) -> Steps[None]:
+        """Name it, before its first chunk is written: a killed client leaves nothing that cannot be found."""
+        yield from self._journal.begin(self._upload)
+
+    def end(self, writes: Bulk | Flow, if_version: int | None) -> Generator[Any, Any, int]:
+        """Write all chunks, then the manifest; returns its version. Deletes its chunks if it fails."""
+        journal, upload, chunks = self._journal, self._upload, self.chunks
+        try:
+            yield writes
+            # A deletion, or newer uploads, may have ended this one meanwhile. A manifest now would name chunks that
+            # are being deleted.
+            yield from journal.note(upload, 0)
+        # The client was closed, or the interpreter ends: nothing can be sent any more.
+        except GeneratorExit:
+            raise  # no more steps can be taken; the journal names what was written
+        except BaseException:
+            with suppress(RequestError):
+                yield from journal.clear(upload._replace(chunks=chunks.begun))
+            raise
+        # With a digest of the whole: each chunk's header is right even if a chunk of the same upload was altered on
+        # a disk.
+        written = upload._replace(chunks=chunks.begun)
+        return (yield from publish(self.name, chunks.manifest(), written, journal, self._ttl, if_version))
 
 
 def lifetime_of(ttl: int | None) -> int | None:
@@ -144,50 +162,30 @@ def delete(key: Key, unix_s: float, if_version: int | None = None) -> Steps[bool
     return existed
 
 
-class Chunks:
-    """The writes of an upload's chunks, in their order; `begun` is how many were handed out."""
-
-    def __init__(self, name: Key, upload: Upload, ttl: int | None, chunk_size: int) -> None:
-        self.begun = 0
-        self._hashed = hash_of(name)
-        self._chunk_size = chunk_size
-        self._name, self._upload, self._ttl = name, upload, ttl
-
-    def of(self, data: bytes) -> Iterator[Call]:
-        """The next ones: of the value's next bytes. All but the last call's data are whole chunks."""
-        upload = self._upload
-        for chunk in cut(data, self._hashed, upload.id, self._chunk_size):
-            number = self.begun
-            self.begun += 1
-            call = calls.put(chunk_name(upload.id, number), chunk, self._ttl)
-            yield call._replace(name=self._name, tag=number, part=f"chunk {number + 1} of {upload.chunks}")
-
-
-def _counted(total: int, progress: Progress, chunk_size: int) -> Callable[[Call, Answer], None]:
-    done = 0
-
-    def stored(call: Call, answer: Answer) -> None:
-        nonlocal done
-        done = min(done + chunk_size, total)
-        progress(done, total)
-
-    progress(0, total)
-    return stored
-
-
 # --- Reading
 
 
-def get(key: Key, progress: Progress) -> Steps[bytes]:
-    """A value, large or not, whole and checked. Raises NotFound, or RequestError if chunks are missing."""
+def get(key: Key, target: Target, most: int, progress: Progress) -> Steps[int]:
+    """Give a value, large or not, checked, to `target`; returns its bytes.
+
+    Raises NotFound, ValueTooLarge if it has more than `most` bytes, RequestError if chunks are missing, what the target
+    raises.
+    """
     key = name_of(key)
     record = calls.record((yield calls.get(key)))
     for _ in range(READ_TRIES):
         manifest = Manifest.parse(record.value)
+        size = len(record.value) if manifest is None else manifest.size
+        if size > most:
+            raise ValueTooLarge(
+                f"get {key!r}: the value has {size} bytes, this call takes at most {most}: read it into a file, with into="
+            )
         if manifest is None:
-            return record.value
+            target.write(record.value)
+            return size
         try:
-            return (yield from _assemble(key, manifest, progress))
+            yield from _assemble(key, manifest, target, progress)
+            return size
         except Missing as missing:
             # Most likely the value was replaced meanwhile: then the key has another manifest.
             version, why = record.version, missing
@@ -196,44 +194,21 @@ def get(key: Key, progress: Progress) -> Steps[bytes]:
             # them.
             if record.version == version:
                 break
+            if not target.restart():
+                raise PartMissing(f"get {key!r}: the value was replaced while it was read") from None
     raise RequestError(f"get {key!r}: the large value cannot be read: {why}")
 
 
-def _assemble(key: Key, manifest: Manifest, progress: Progress) -> Steps[bytes]:
-    value = yield from chunks_of(key, manifest, range(manifest.chunks), progress)
-    if digest_of(value) != manifest.digest:
-        raise Missing(WRONG_DIGEST)
-    return bytes(value)
+def _assemble(key: Key, manifest: Manifest, target: Target, progress: Progress) -> Steps[None]:
+    assembly = Assembly(key, manifest, range(manifest.chunks), target.write, progress, is_whole=True)
+    yield Bulk(assembly.calls(), assembly.take, insists=True)
+    assembly.finish()
 
 
-def chunks_of(
-    key: Key, manifest: Manifest, numbers: range, progress: Progress = no_progress
-) -> Steps[bytearray]:
+def chunks_of(key: Key, manifest: Manifest, numbers: range) -> Steps[bytearray]:
     """The bytes of some chunks in a row, each chunk's header checked. Raises Missing."""
-    chunk_size, hashed = manifest.chunk_size, hash_of(key)
-    begin, end = numbers.start * chunk_size, min(numbers.stop * chunk_size, manifest.size)
-    # Made whole before the first chunk, so that chunks may arrive in any order.
-    value = bytearray(end - begin)
-    done = 0
-
-    def take(call: Call, answer: Answer) -> None:
-        nonlocal done
-        start = call.tag * chunk_size
-        expected = min(chunk_size, manifest.size - start)
-        if answer.status is not Status.OK:
-            raise Missing(f"chunk {call.tag} of {manifest.chunks} is not there")
-        data = data_in(calls.record(answer).value, hashed, manifest.upload, expected)
-        if data is None:
-            raise Missing(f"chunk {call.tag} of {manifest.chunks} belongs to another upload")
-        value[start - begin : start - begin + expected] = data
-        done += expected
-        progress(done, len(value))
-
-    progress(0, len(value))
-    yield Many((_chunk(key, manifest, number) for number in numbers), take)
+    value = bytearray()
+    assembly = Assembly(key, manifest, numbers, value.extend)
+    yield Bulk(assembly.calls(), assembly.take, insists=True)
+    assembly.finish()
     return value
-
-
-def _chunk(key: Key, manifest: Manifest, number: int) -> Call:
-    call = calls.get(chunk_name(manifest.upload, number))._replace(name=key, tag=number)
-    return call._replace(accepts=calls.NOT_FOUND, part=f"chunk {number + 1} of {manifest.chunks}")

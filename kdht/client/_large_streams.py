@@ -3,35 +3,24 @@
 An operation as in `_steps`, for the asyncio client. It holds one piece in memory, not the value.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from hashlib import blake2b
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from kdht.client import _calls as calls
-from kdht.client import _large as large
 from kdht.client import _steps as steps
 from kdht.client._arguments import Key, name_of
+from kdht.client._calls import Call
+from kdht.client._chunks import PIECE_CHUNKS, no_progress
 from kdht.client._journal import Journal
-from kdht.client._manifest import DIGEST_LEN, MAX_LARGE, Manifest, Upload
-from kdht.client._steps import AsyncSteps, Many, Steps, Wait
-from kdht.errors import RequestError, ValueTooLarge
+from kdht.client._large import NewUpload, Writing
+from kdht.client._manifest import Upload
+from kdht.client._steps import AsyncSteps, Flow, Steps, Wait
+from kdht.errors import RequestError
 
 Take: TypeAlias = Callable[[int], Awaitable[bytes]]
 """Gives the next bytes, so many of them; fewer only at the end."""
-
-# Four windows of requests: the pause between two pieces costs little, and a server with a hundred uploads holds 25 MiB.
-PIECE_CHUNKS = 256
-"""Chunks that are read or written at once."""
-
-
-class NewUpload(NamedTuple):
-    """How an upload begins. `unix_s`: the time of day in Unix seconds."""
-
-    id: bytes
-    unix_s: float
-    chunk_size: int
 
 
 def put(
@@ -47,39 +36,16 @@ def put(
     first = yield Wait(partial(take, size_bytes))
     if len(first) <= most_plain:
         return (yield from _put_plain(name, first, ttl, if_version, new.unix_s))
-    lifetime = large.lifetime_of(ttl)
-    # The number of chunks is not known yet. Who deletes them looks for those that are there.
-    upload = large.upload_of(new.id, new.unix_s, lifetime, chunks=-(-MAX_LARGE // new.chunk_size))
-    journal = Journal(name, new.unix_s)
-    chunks = large.Chunks(name, upload, lifetime, new.chunk_size)
-    yield from journal.begin(upload)
-    try:
-        size, digest = yield from _put_pieces(chunks, first, partial(take, size_bytes))
-        yield from journal.note(upload, 0)
-    except GeneratorExit:
-        raise  # no more steps can be taken; the journal names what was written
-    except BaseException:
-        with suppress(RequestError):
-            yield from journal.clear(upload._replace(chunks=chunks.begun))
-        raise
-    manifest = Manifest(size, new.chunk_size, new.id, digest)
-    written = upload._replace(chunks=chunks.begun)
-    return (yield from large.publish(name, manifest, written, journal, ttl, if_version))
+    writing = Writing(name, ttl, new, None, no_progress, 0)
+    yield from writing.begin()
 
+    async def pieces() -> AsyncIterator[Iterable[Call]]:
+        piece = first
+        while piece:
+            yield writing.chunks.of([piece])
+            piece = await take(size_bytes)
 
-def _put_pieces(
-    chunks: large.Chunks, piece: bytes, take: Callable[[], Awaitable[bytes]]
-) -> AsyncSteps[tuple[int, bytes]]:
-    """Write all chunks; the size in bytes and the digest of the whole."""
-    size, digest = 0, blake2b(digest_size=DIGEST_LEN)
-    while piece:
-        size += len(piece)
-        if size > MAX_LARGE:
-            raise ValueTooLarge(f"a large value has at most {MAX_LARGE} bytes")
-        digest.update(piece)
-        yield Many(chunks.of(piece), lambda call, answer: None)
-        piece = yield Wait(take)
-    return size, digest.digest()
+    return (yield from writing.end(Flow(pieces(), writing.chunks.stored), if_version))
 
 
 def _put_plain(name: Key, value: bytes, ttl: int | None, if_version: int | None, unix_s: float) -> Steps[int]:

@@ -32,8 +32,11 @@ UPLOAD_ID_LEN = 16
 # The whole value is checked with it, so it must resist collisions.
 DIGEST_LEN = 32
 
-MAX_LARGE = 64 * 1024 * 1024
+MAX_LARGE = 1024 * 1024 * 1024
 """Most bytes of a large value."""
+# Anybody may write a manifest, so a reader must not take all memory because it says so.
+MAX_IN_MEMORY = 64 * 1024 * 1024
+"""Most bytes of a large value that is read as a whole."""
 
 _MANIFEST = struct.Struct(f">8sQI{UPLOAD_ID_LEN}s{DIGEST_LEN}s")
 _UPLOAD = struct.Struct(f">{UPLOAD_ID_LEN}sQQIQ")

@@ -15,7 +15,7 @@ from typing import Protocol
 from kdht.client._calls import Answer, Call
 from kdht.client._client_state import ClientState
 from kdht.client._clock import WriteClock
-from kdht.client._datagram import MAX_SENT, RequestOutbox, Sent
+from kdht.client._datagram import MAX_SENT, RequestOutbox, Sent, address
 from kdht.client._direct import DirectAnswers
 from kdht.client._exchange import Exchange, Request
 from kdht.client._learning import Learner, Learnt, neighbours
@@ -30,8 +30,10 @@ from kdht.client._watch import WatchExchange
 from kdht.client._writes import WriteExchange
 from kdht.errors import BadPacket
 from kdht.wire import HEADER, STATUS_OF, check_form
-from kdht.wire._shared import TRY_BITS, Flag, Op, Status
+from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, Status
 
+_VERSION = slice(HEADER_LEN, HEADER_LEN + 8)
+"""Of a write's record."""
 _REPLY_FLAGS = int(Flag.REPLY | Flag.FORWARDED)
 _TELLS_OWNER = frozenset({Status.OK, Status.NOT_FOUND})
 """The statuses of a direct answer by the best route that only the owner gives."""
@@ -171,6 +173,37 @@ class Session:
     def _new_number(self) -> int:
         # Random, so that nobody who does not see the traffic can forge a reply.
         return self.state.rng.getrandbits(64 - TRY_BITS)
+
+    # --- Requests that are sent by others (_transfer)
+
+    def prepared(self, call: Call) -> bytes:
+        """The datagram of a request of one try."""
+        state = self.state
+        call = state.seal.fitted(state.rights.in_scope(call))
+        state.rights.check_room(call)
+        number = self._new_number()
+        message = state.rights.pack(call, number)
+        if call.op is Op.PUT or call.op is Op.DELETE:
+            seq = state.clock.next(state.versions.known(call.subject) + 1)
+            message[_VERSION] = seq.to_bytes(8, "big")
+            state.seal.close(message, call, seq)
+        else:
+            seq = state.clock.now()
+        state.rights.prove(message, call, seq)
+        return address(message, 0, Sent(0, 0, state.cookie, 0.0), 0).data
+
+    def opened(self, call: Call, answer: Answer) -> Answer | None:
+        """The answer to such a request as the caller sees it; None if its value is not the client's."""
+        seal = self.state.seal
+        if seal.key is None or call.op is not Op.GET:
+            return answer
+        plain, why = seal.open(self.state.rights.in_scope(call), answer)
+        return None if why else plain
+
+    def heard(self, node: int, op: Op, cookie: int, now: float) -> None:
+        """That node has answered such a request."""
+        self.state.nodes.answered(node, op, None, now)
+        self.state.cookie = cookie or self.state.cookie
 
     # --- Deadlines
 

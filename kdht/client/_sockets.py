@@ -148,14 +148,22 @@ class Sockets:
 
     def _connect(self, node: int) -> socket.socket | None:
         """Open the socket of a learnt node; None if this host has no route to it, or no descriptor left."""
+        sock = self._new(node)
+        if sock is not None:
+            self._connected[node] = sock
+            self._on_open(node, sock)
+        return sock
+
+    def _new(self, node: int) -> socket.socket | None:
         target = self._targets[node]
         try:
-            sock = _connected(socket.AF_INET if len(target) == 2 else socket.AF_INET6, target)
+            return _connected(socket.AF_INET if len(target) == 2 else socket.AF_INET6, target)
         except OSError:
             return None
-        self._connected[node] = sock
-        self._on_open(node, sock)
-        return sock
+
+    def open_bulk(self, node: int) -> socket.socket | None:
+        """One more socket to a node, for whoever asks; None if this host has no route to it or no descriptor left, or after `close`."""
+        return self._new(node) if self._connected else None
 
     def _change_port(self, node: int, port: int) -> None:
         """Send from another port from now on. The former one still receives, until the next change."""

@@ -4,7 +4,7 @@ An operation yields a Call and is sent its Answer. Or it yields Many calls, and 
 is raised where it yielded. So an operation is written once, and each client only knows how to wait.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from kdht.client import _calls as calls
@@ -12,6 +12,7 @@ from kdht.client._arguments import MAX_WINDOW, Key, whole_number
 from kdht.client._calls import Answer, Call, Hop
 from kdht.client._exchange import Exchange
 from kdht.client._session import Session
+from kdht.client._transfer import Bulk
 from kdht.errors import RequestTimeout
 from kdht.wire import Buffer
 from kdht.wire._shared import Status
@@ -39,8 +40,18 @@ class Wait(NamedTuple):
     begin: Callable[[], Awaitable[Any]]
 
 
-Steps: TypeAlias = Generator[Call | Many, Any, T]
-AsyncSteps: TypeAlias = Generator[Call | Many | Wait, Any, T]
+class Flow(NamedTuple):
+    """Calls to make in bursts, as they arrive. Only the asyncio client can."""
+
+    parts: AsyncIterator[Iterable[Call]]
+    """At most two are held at a time."""
+    on_answer: Callable[[Call, Answer], None]
+
+
+Step: TypeAlias = Call | Many | Bulk
+AsyncStep: TypeAlias = Step | Wait | Flow
+Steps: TypeAlias = Generator[Step, Any, T]
+AsyncSteps: TypeAlias = Generator[AsyncStep, Any, T]
 """An operation of the asyncio client alone."""
 
 

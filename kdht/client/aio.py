@@ -7,9 +7,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar, overload
 
-from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
 from kdht.client import _certified as certified
 from kdht.client import _large as large
@@ -19,15 +18,17 @@ from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._aio_announcement import AsyncAnnouncement
 from kdht.client._aio_large import OpenValue, Pieces
-from kdht.client._arguments import Key, Source
+from kdht.client._arguments import Key
 from kdht.client._calls import Call, Hop
 from kdht.client._certified import SignedRecord
+from kdht.client._chunks import Progress, no_progress
 from kdht.client._driver import CLOSED, ClientDriver
 from kdht.client._keyfiles import SealKey, SigningKey
-from kdht.client._large import Progress
-from kdht.client._manifest import UPLOAD_ID_LEN, Manifest
+from kdht.client._large import NewUpload
+from kdht.client._manifest import MAX_IN_MEMORY, MAX_LARGE, UPLOAD_ID_LEN, Manifest
 from kdht.client._options import ClientOptions
 from kdht.client._set_watch import SetWatch
+from kdht.client._sources import Given, InMemory, IntoFile, Source
 from kdht.client._steps import WINDOW, AsyncSteps
 from kdht.client._watch import WatchExchange
 from kdht.errors import RequestError
@@ -129,20 +130,29 @@ class AsyncClient:
         source: Source,
         ttl: int | None = None,
         *,
-        progress: Progress = large.no_progress,
+        progress: Progress = no_progress,
         if_version: int | None = None,
     ) -> int:
-        """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge, Conflict."""
-        data = arguments.whole(source)
-        upload = os.urandom(UPLOAD_ID_LEN)
-        chunk_size = self._options.chunk_size
-        return await self._run(
-            large.put(key, data, ttl, progress, time.time(), upload, chunk_size, if_version)
-        )
+        """Store up to 1 GiB, in many requests. Returns the version. Raises ValueTooLarge, Conflict, what a file raises.
 
-    async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
-        """The value, large or not, whole and checked. Raises NotFound, RequestError if a part of it is missing."""
-        return await self._run(large.get(key, progress))
+        A file is read in the loop's thread, 256 KiB at a time.
+        """
+        new = NewUpload(os.urandom(UPLOAD_ID_LEN), time.time(), self._options.chunk_size)
+        return await self._run(large.put(key, Given(source, new.chunk_size), ttl, progress, new, if_version))
+
+    @overload
+    async def get_large(self, key: Key, *, progress: Progress = ...) -> bytes: ...
+    @overload
+    async def get_large(self, key: Key, *, into: BinaryIO, progress: Progress = ...) -> int: ...
+    async def get_large(
+        self, key: Key, *, into: BinaryIO | None = None, progress: Progress = no_progress
+    ) -> bytes | int:
+        """The value, large or not, whole and checked, or its bytes if it is written `into` a file: as `Client.get_large`."""
+        if into is not None:
+            return await self._run(large.get(key, IntoFile(into), MAX_LARGE, progress))
+        whole = InMemory()
+        await self._run(large.get(key, whole, MAX_IN_MEMORY, progress))
+        return bytes(whole.data)
 
     async def delete_large(self, key: Key, *, if_version: int | None = None) -> bool:
         """Delete a value, large or not, with all its chunks. Returns whether there was one. Raises Conflict."""
@@ -156,13 +166,13 @@ class AsyncClient:
         *,
         if_version: int | None = None,
     ) -> int:
-        """Store up to 64 MiB while they arrive: in one record if they fit, else as a large value. Returns the version.
+        """Store up to 1 GiB while it arrives: in one record if it fits, else as a large value. Returns the version.
 
         At most 256 KiB are in memory. An exception of `source` is raised, and nothing stays of the upload. Either way the
         parts of a large value that was there are deleted. Raises ValueTooLarge, Conflict, Unconfirmed.
         """
         most = self.max_value - (0 if if_version is None else shared.CONDITION_LEN)
-        upload = streams.NewUpload(os.urandom(UPLOAD_ID_LEN), time.time(), self._options.chunk_size)
+        upload = NewUpload(os.urandom(UPLOAD_ID_LEN), time.time(), self._options.chunk_size)
         return await self._run(streams.put(key, Pieces(source).take, ttl, if_version, upload, most))
 
     async def open_value(self, key: Key, *, quorum: bool = False) -> OpenValue:

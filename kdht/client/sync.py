@@ -6,10 +6,10 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
+from math import inf
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar, overload
 
-from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
 from kdht.client import _certified as certified
 from kdht.client import _large as large
@@ -17,16 +17,20 @@ from kdht.client import _sets as sets
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._announcement import Announcement
-from kdht.client._arguments import Key, Source
+from kdht.client._arguments import Key
+from kdht.client._bulk import BulkSocket
 from kdht.client._calls import Answer, Call, Hop
 from kdht.client._certified import SignedRecord
+from kdht.client._chunks import Progress, no_progress
 from kdht.client._keyfiles import SealKey, SigningKey
-from kdht.client._large import Progress
-from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._large import NewUpload
+from kdht.client._manifest import MAX_IN_MEMORY, MAX_LARGE, UPLOAD_ID_LEN
 from kdht.client._options import ClientOptions
 from kdht.client._pump import Pump
 from kdht.client._set_watch import SetWatch
-from kdht.client._steps import WINDOW, Flight, Many, Steps
+from kdht.client._sources import Given, InMemory, IntoFile, Source
+from kdht.client._steps import WINDOW, Flight, Many, Step, Steps
+from kdht.client._transfer import Bulk, Transfer
 from kdht.client._watch import WatchExchange
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
@@ -53,7 +57,7 @@ class Client:
                 print("nobody greets")
 
     - values: `get`, `put`, `delete`, `get_record` (with version and TTL), `get_many`, `put_many`, `watch`
-    - values of up to 64 MiB: `get_large`, `put_large`, `delete_large`
+    - values of up to 1 GiB: `get_large`, `put_large`, `delete_large`
     - sets: `announce`, `announce_once`, `withdraw`, `members`, `watch_members`
     - values that prove themselves: `put_immutable`, `get_immutable`, `put_signed`, `get_signed`
     - the cluster: `trace`, `key_of`
@@ -178,24 +182,38 @@ class Client:
         source: Source,
         ttl: int | None = None,
         *,
-        progress: Progress = large.no_progress,
+        progress: Progress = no_progress,
         if_version: int | None = None,
     ) -> int:
-        """Store up to 64 MiB, from bytes or a binary file, in many requests. Returns the version.
+        """Store up to 1 GiB, from bytes or a binary file, in many requests. Returns the version.
 
-        Readers see the old value until the new one is complete. If a key has or had a large value, write it with this
-        method and delete it with `delete_large`. `ttl` is in seconds; `progress` is called with the bytes done and
-        the bytes in all. If it fails or is interrupted, it deletes what it has written. Raises ValueTooLarge, and with
-        `if_version` Conflict as `put` does.
+        A file is read from its position to its end, and never held in memory as a whole. Readers see the old value until the new
+        one is complete. If a key has or had a large value, write it with this method and delete it with `delete_large`. `ttl` is
+        in seconds; `progress` is called with the bytes done and the bytes in all, 0 if the file does not say. If it fails or is
+        interrupted, it deletes what it has written. Raises ValueTooLarge, what the file raises, and with `if_version` Conflict as
+        `put` does.
         """
-        data = arguments.whole(source)
-        upload = os.urandom(UPLOAD_ID_LEN)
-        chunk_size = self._options.chunk_size
-        return self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size, if_version))
+        new = NewUpload(os.urandom(UPLOAD_ID_LEN), time.time(), self._options.chunk_size)
+        return self._run(large.put(key, Given(source, new.chunk_size), ttl, progress, new, if_version))
 
-    def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
-        """The value, large or not, whole and checked. Raises NotFound, RequestError if a part of it is missing."""
-        return self._run(large.get(key, progress))
+    @overload
+    def get_large(self, key: Key, *, progress: Progress = ...) -> bytes: ...
+    @overload
+    def get_large(self, key: Key, *, into: BinaryIO, progress: Progress = ...) -> int: ...
+    def get_large(
+        self, key: Key, *, into: BinaryIO | None = None, progress: Progress = no_progress
+    ) -> bytes | int:
+        """The value, large or not, whole and checked: at most 64 MiB. Raises NotFound, RequestError if a part of it is missing.
+
+        With `into` it is written to that binary file instead, of any size, and its bytes are returned. The last part is written after
+        the check; if this raises, what the file has is worth nothing. Raises PartMissing too, if the value is replaced meanwhile
+        and the file cannot go back.
+        """
+        if into is not None:
+            return self._run(large.get(key, IntoFile(into), MAX_LARGE, progress))
+        whole = InMemory()
+        self._run(large.get(key, whole, MAX_IN_MEMORY, progress))
+        return bytes(whole.data)
 
     def delete_large(self, key: Key, *, if_version: int | None = None) -> bool:
         """Delete a value, large or not, with all its chunks, also those of unfinished uploads.
@@ -351,7 +369,7 @@ class Client:
 
     def _run(self, operation: Steps[T]) -> T:
         """Carry out an operation's steps until it returns. It also gets an interruption, to delete what it has written."""
-        step: Callable[[], Call | Many] = partial(next, operation)
+        step: Callable[[], Step] = partial(next, operation)
         try:
             while True:
                 wanted = step()
@@ -359,6 +377,8 @@ class Client:
                 try:
                     if isinstance(wanted, Many):
                         self._do_many(wanted)
+                    elif isinstance(wanted, Bulk):
+                        self._do_bulk(wanted)
                     else:
                         given = self._answer_to(wanted)
                 except BaseException as error:
@@ -393,6 +413,34 @@ class Client:
         if flight.error is not None:
             raise flight.error
 
+    def _do_bulk(self, bulk: Bulk) -> None:
+        self._check_open("many requests")
+        sockets: list[socket.socket] = []
+
+        def open_socket(node: int) -> BulkSocket | None:
+            sock = self._sockets.open_bulk(node)
+            if sock is None:
+                return None
+            sockets.append(sock)
+            read = lambda: transfer.received(node, time.monotonic())  # noqa: E731
+            self._selector.register(sock, selectors.EVENT_READ, read)
+            return BulkSocket(sock.fileno())
+
+        transfer = Transfer(self._session, bulk, open_socket, lambda: None)
+        try:
+            transfer.go_on(time.monotonic())
+            while not transfer.done:
+                self._step(transfer.next_wake())
+                if transfer.next_wake() <= time.monotonic():
+                    transfer.wake(time.monotonic())
+        finally:
+            transfer.end()
+            for sock in sockets:
+                self._selector.unregister(sock)
+                sock.close()
+        if transfer.error is not None:
+            raise transfer.error
+
     def _watch(
         self, call: Call, lease: int, kind: type[WatchExchange] = WatchExchange
     ) -> Generator[Any, None, None]:
@@ -418,14 +466,14 @@ class Client:
         sockets.check_process(self._pid)
 
     def _listen(self, node: int, sock: socket.socket) -> None:
-        self._selector.register(sock, selectors.EVENT_READ, (node, sock))
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._pump.read(node, sock))
 
-    def _step(self) -> None:
-        """Send what is in the outbox, wait for datagrams or the next deadline, and handle them."""
+    def _step(self, until: float = inf) -> None:
+        """Send what is in the outbox, wait for datagrams or the next deadline, at most until then, and handle them."""
         self._pump.send()
-        wake = self._session.next_wake()
-        for selected, _ in self._selector.select(max(wake - time.monotonic(), 0) if wake else None):
-            self._pump.read(*selected.data)
+        wake = min(self._session.next_wake() or inf, until)
+        for selected, _ in self._selector.select(max(wake - time.monotonic(), 0) if wake < inf else None):
+            selected.data()
         now = time.monotonic()
         if self._session.is_due(now):
             self._pump.read_all()

@@ -196,9 +196,15 @@ def test_a_node_that_does_not_answer_is_passed_over(ctl, node):
 
 def test_a_value_too_large(ctl, tmp_path):
     with (tmp_path / "big").open("wb") as file:
-        file.truncate(64 * 1024 * 1024 + 1)
-    bad(ctl("put", "big", "--file", str(tmp_path / "big")), 6, "at most 67108864 bytes")
-    bad(ctl("put", "big", "x" * 1097, "--if-version", "0"), 6, "at most 1096 bytes")
+        file.truncate((1 << 30) + 1)
+    bad(ctl("put", "big", "--file", str(tmp_path / "big")), 6, "at most 1073741824 bytes")
+    bad(ctl("put", "--immutable", "x" * 1105), 6, "at most 1104 bytes")
+
+
+def test_a_large_value_under_a_condition(ctl):
+    good(ctl("put", "conditional", "x" * 1097, "--if-version", "0"))
+    bad(ctl("put", "conditional", "y" * 1097, "--if-version", "0"), 8, "version")
+    assert good(ctl("get", "conditional")) == b"x" * 1097
 
 
 def test_a_conflict_reports_the_stored_version(ctl):

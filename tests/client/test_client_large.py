@@ -13,7 +13,7 @@ from scripted_node import drop, refusal
 from scripted_store import ScriptedStore
 
 from kdht import AsyncClient, Client
-from kdht.client import _journal, _large, _manifest
+from kdht.client import _journal, _large, _manifest, _sources
 from kdht.client._manifest import (
     CHUNK_SIZE,
     MAX_LARGE,
@@ -81,13 +81,31 @@ def test_get_large_reads_plain_values_too(ask):
     assert store.records == {}
 
 
-def test_values_over_64_mib_are_refused_before_sending(ask):
+def test_values_over_the_limit_are_refused_before_sending(ask, monkeypatch, tmp_path):
     store = ScriptedStore()
-    with store.node() as node:
-        for source in (bytes(MAX_LARGE + 1), io.BytesIO(bytes(MAX_LARGE + 1))):
-            with pytest.raises(ValueTooLarge, match="at most 67108864 bytes"):
-                ask(node.name, "put_large", "big", source)
+    sparse = tmp_path / "sparse"
+    with store.node() as node, sparse.open("w+b") as file:
+        file.truncate(MAX_LARGE + 1)
+        with pytest.raises(ValueTooLarge, match="at most 1073741824 bytes"):
+            ask(node.name, "put_large", "big", file)
+        monkeypatch.setattr(_sources, "MAX_LARGE", 1 << 20)
+        with pytest.raises(ValueTooLarge):
+            ask(node.name, "put_large", "big", bytes((1 << 20) + 1))
     assert not store.asked
+
+
+def test_a_value_that_would_fill_the_memory_is_read_into_a_file_only(ask, monkeypatch):
+    for module in ("sync", "aio"):
+        monkeypatch.setattr(f"kdht.client.{module}.MAX_IN_MEMORY", len(VALUE) - 1)
+    store, file = ScriptedStore(), io.BytesIO()
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE)
+        before = sum(store.asked.values())
+        with pytest.raises(ValueTooLarge, match=f"has {len(VALUE)} bytes, .* into="):
+            ask(node.name, "get_large", "big")
+        assert sum(store.asked.values()) <= before + 2, "its manifest says its size"
+        assert ask(node.name, "get_large", "big", into=file) == len(VALUE)
+    assert file.getvalue() == VALUE
 
 
 def test_a_replaced_value_leaves_no_chunks(ask):

@@ -10,7 +10,7 @@ from scripted_node import refusal
 from scripted_store import ScriptedStore
 
 from kdht import AsyncClient
-from kdht.client._large_streams import PIECE_CHUNKS
+from kdht.client._chunks import PIECE_CHUNKS
 from kdht.client._manifest import CHUNK_SIZE, MAX_LARGE, journal_name, parse_journal
 from kdht.errors import Conflict, NotFound, PartMissing, ValueTooLarge
 from kdht.wire import _shared as shared
@@ -152,7 +152,7 @@ def test_nothing_stays_of_a_cancelled_stream() -> None:
 
 
 def test_a_stream_without_end_is_refused_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdht.client._large_streams.MAX_LARGE", 3 * PIECE_CHUNKS * CHUNK_SIZE)
+    monkeypatch.setattr("kdht.client._chunks.MAX_LARGE", 3 * PIECE_CHUNKS * CHUNK_SIZE)
     store = ScriptedStore()
     assert MAX_LARGE > 3 * PIECE_CHUNKS * CHUNK_SIZE
 
