@@ -39,6 +39,7 @@ NAMES = [
     "kdht.datapath.socket._socket",
     "kdht.datapath.nfqueue._nfqueue",
     "kdht.storage._reader",
+    "kdht.storage._known_keys",
     "kdht.storage._change",
     "kdht._histogram",
     "kdht.node._changes",

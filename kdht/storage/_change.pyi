@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import plyvel
 
 from kdht.storage import layout
+from kdht.storage._known_keys import KnownKeys
 from kdht.storage.base import Outcome, Wish
 from kdht.storage.promises import Pledges
 from kdht.storage.record import Replaced, StoredRecord
@@ -17,7 +18,11 @@ class StoreChange:
     pledged: dict[bytes, Pledges]
     """The new promises of each key whose promises change."""
     def __init__(
-        self, get: Callable[..., bytes | None], latest: int, promised: dict[bytes, Pledges] | None = None
+        self,
+        get: Callable[..., bytes | None],
+        known: KnownKeys,
+        latest: int,
+        promised: dict[bytes, Pledges] | None = None,
     ) -> None: ...
     def standing(self, key: bytes) -> StoredRecord | None: ...
     def put(self, key: bytes, record: StoredRecord | None) -> None: ...

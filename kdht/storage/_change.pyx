@@ -15,6 +15,8 @@ from libc.string cimport memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.tuple cimport PyTuple_GET_ITEM
 
+from kdht.storage._known_keys cimport KnownKeys
+
 from kdht.core._layout cimport (
     KDHT_CERTIFIED_BIT, KDHT_ID_LEN, KDHT_MAX_VALUE, KDHT_RECORD_FLAG_IMMUTABLE, KDHT_RECORD_FLAG_SIGNED,
     KDHT_RECORD_FLAG_TOMBSTONE, be64toh, htobe64, htonl, htons, ntohl, ntohs,
@@ -102,13 +104,14 @@ cdef bint _fits(bytes key, record) except -1:
 
 
 cdef class StoreChange:
-    """A batch that grows. `get` is LevelDB's, `promised` has the promises on disk.
+    """A batch that grows. `get` is LevelDB's, `known` has the keys on disk, `promised` the promises.
 
     A record whose version is impossible (`latest`: as in `versions`) counts as none. It is set aside when
     another one takes its place.
     """
 
     cdef object get
+    cdef KnownKeys known
     cdef object latest_version
     cdef uint64_t latest
     cdef dict promised
@@ -117,8 +120,8 @@ cdef class StoreChange:
     cdef dict after
     cdef list stray
 
-    def __cinit__(self, get, latest, dict promised=None):
-        self.get, self.latest_version, self.latest = get, latest, latest
+    def __cinit__(self, get, KnownKeys known not None, latest, dict promised=None):
+        self.get, self.known, self.latest_version, self.latest = get, known, latest, latest
         self.promised = {} if promised is None else promised
         self.pledged, self.before, self.after, self.stray = {}, {}, {}, []
 
@@ -127,7 +130,7 @@ cdef class StoreChange:
         # MISSING and not None: None is a record that the batch removes.
         record = self.after.get(key, MISSING)
         if record is MISSING:
-            raw = self.get(RECORD + key, verify_checksums=True)
+            raw = self.get(RECORD + key, verify_checksums=True) if self.known.may_have(key) else None
             record = None if raw is None else unpack(raw)
             self.before[key] = self.after[key] = record
         return record if record is None or is_possible(record, self.latest) else None
@@ -242,7 +245,15 @@ cdef class StoreChange:
         put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(*counts))
         # Last: `witness` finds it there, in LevelDB's log.
         put(layout.SERIAL_KEY, layout.SERIAL_VALUE.pack(serial))
+        # Known before they can be read, and until they are gone. A batch that fails leaves some known that are
+        # not there, which is no harm.
+        for key, before, _ in replaced:
+            if before is None:
+                self.known.add(key)
         batch.write()
+        for key, _, after in replaced:
+            if after is None:
+                self.known.remove(key)
         return counts
 
     cdef int _replace(self, put, delete, bytes key, before, after) except -1:

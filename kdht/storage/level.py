@@ -22,9 +22,11 @@ from kdht.errors import StorageError
 from kdht.storage import files, formats, layout, witness
 from kdht.storage._cache import RecordCache
 from kdht.storage._change import StoreChange, check
+from kdht.storage._known_keys import KnownKeys
 from kdht.storage._reader import StoreReader
 from kdht.storage.audit import Audit, audit
 from kdht.storage.base import OnChange, Outcome, Stats, Wish, alive, all_soft, tell
+from kdht.storage.learning import AT_ONCE, learn
 from kdht.storage.promises import Pledges, live, unpack
 from kdht.storage.record import Replaced, StoredRecord
 from kdht.storage.reopen import CLOSED, Reopening, is_released, takes_writes
@@ -85,6 +87,8 @@ class LevelStore:
                 # From their entry. Counting the records would make a start as long as the database is large.
                 self._counts = self._read_counts()
                 self._promised = self._read_promises()
+                self._known = KnownKeys()
+                learn(self._db, self._known, self._counts.records)
         except StorageError:
             self._db.close()
             raise
@@ -125,6 +129,8 @@ class LevelStore:
         # if a database is closed under a reader.
         held = [self._db]
         self._db = CLOSED
+        # A read of an absent key must fail too, while there is no database.
+        self._known = KnownKeys()
         if held[0] is not CLOSED and not is_released(held):
             self._db = held[0]
             return False
@@ -138,11 +144,12 @@ class LevelStore:
         # Looked up once for all keys of a batch. Each attribute costs as much as a small read from LevelDB's
         # memory.
         read, prefix, unpack = self._db.get, layout.RECORD, layout.unpack_record
+        may_have = self._known.may_have
         latest = latest_readable(now)
         with self._errors:
             return [
                 None
-                if (raw := read(prefix + key, verify_checksums=True)) is None
+                if not may_have(key) or (raw := read(prefix + key, verify_checksums=True)) is None
                 else alive(unpack(raw), now, latest)
                 for key in keys
             ]
@@ -151,6 +158,8 @@ class LevelStore:
         return StoreReader(self._packed, cache, is_caught_up)
 
     def _packed(self, key: bytes) -> bytes | None:
+        if not self._known.may_have(key[len(layout.RECORD) :]):
+            return None
         # Not a method of the database: `recover` puts another one in its place.
         packed: bytes | None = self._db.get(key, verify_checksums=True)
         return packed
@@ -163,7 +172,8 @@ class LevelStore:
             self._measure(now)
             # Reads and decisions happen under the lock, in the order of the wishes: the next writer must see
             # what this one decides.
-            change = StoreChange(self._db.get, latest_version(now, self._window), self._promised)
+            latest = latest_version(now, self._window)
+            change = StoreChange(self._db.get, self._known, latest, self._promised)
             outcomes, changes = change.apply(wishes, now, self.room)
             self._commit(change, sync=not all_soft(wishes))
             # After the sync, so the file is never ahead of the disk: a crash in between makes no healthy
@@ -179,6 +189,17 @@ class LevelStore:
         with self._lock:
             self._measure(now)
 
+    def learn_keys(self, limit: int) -> bool:
+        """Read up to `limit` more keys, so that a read of an absent one need not ask LevelDB. Returns whether all are known.
+
+        After each start the keys are unknown; the memory for them is bounded (`_known_keys`).
+        """
+        for _ in range(0, limit, AT_ONCE):
+            with self._lock, self._errors:
+                if self._failed or learn(self._db, self._known, self._counts.records):
+                    break
+        return self._known.complete
+
     def _measure(self, now: UnixTime) -> None:
         records, value_bytes, tombstones = self._counts
         self.room.measure(records - tombstones, value_bytes, now)
@@ -187,7 +208,7 @@ class LevelStore:
         dropped = 0
         for first in range(0, len(keys), DROPPED_AT_ONCE):
             with self._lock, self._errors:
-                change = StoreChange(self._db.get, ANY_VERSION)
+                change = StoreChange(self._db.get, self._known, ANY_VERSION)
                 for key, version in keys[first : first + DROPPED_AT_ONCE]:
                     record = change.standing(key)
                     # A newer record may have come since the handoff began. It was confirmed by nobody else yet.
@@ -202,7 +223,7 @@ class LevelStore:
         # are.
         stop = layout.expiry_key(int(now) + 1, b"")
         with self._lock, self._errors:
-            change = StoreChange(self._db.get, ANY_VERSION)
+            change = StoreChange(self._db.get, self._known, ANY_VERSION)
             due = self._db.iterator(
                 start=layout.EXPIRY, stop=stop, include_value=False, verify_checksums=True
             )
@@ -259,6 +280,7 @@ class LevelStore:
     def close(self) -> None:
         with self._lock:
             self._witness.save(self._synced)
+            self._known = KnownKeys()
             self._db.close()
 
     def _raw(self, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
