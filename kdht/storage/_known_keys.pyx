@@ -98,7 +98,7 @@ cdef class KnownKeys:
         self.count -= 1
 
     def walk(self, keys: list, bytes onwards) -> None:
-        """The next slice of the walk: all keys from `walked` on and below `onwards`; None: all that are left."""
+        """The next slice of the walk: all keys from `walked` on, below `onwards`; None: all that are left."""
         for key in keys:
             if self.given_up:
                 return
