@@ -56,6 +56,7 @@ NAMES = [
     "kdht.node.replicas._direct_writes",
     "kdht.node.replicas._fetch_requests",
     "kdht.node.replicas._common_reads",
+    "kdht.node.replicas._direct_reads",
     "kdht.client._bulk",
     "kdht.lab._overlay",
     "kdht.lab._repeat",

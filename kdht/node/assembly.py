@@ -162,7 +162,13 @@ def assemble(
         time=dispatcher.tick,
         read=reader,
         may_read=access.may_read,
-        direct=coordinator.direct(service.put_answers, lambda: access.lets_all_write, clock),
+        direct=coordinator.direct(
+            service.put_answers,
+            service.read_answers,
+            all_write=lambda: access.lets_all_write,
+            all_read=lambda: not access.asks_readers,
+            clock=clock,
+        ),
     )
     # Before the start, so that no read is answered unasked.
     transport.check_reads(access.asks_readers)

@@ -97,13 +97,13 @@ class Service:
         self._replier = replies.replier
         self._trace_body = pack_contacts([contact])
         self._leases = leases
-        self._read_answers = ReadAnswers(
+        self.read_answers = ReadAnswers(
             core, replies.counts, on_late, lambda request, arrived: partial(self._found, request, arrived)
         )
         self.put_answers = PutAnswers(
             core, replies.counts, on_late, self._keep, self._end_of, room.lets_all_in
         )
-        """For common writes."""
+        """For common writes, and for common reads."""
 
     def handle(self, batch: Sequence[Datagram], now: UnixTime) -> int:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
@@ -206,7 +206,7 @@ class Service:
         """QUORUM_GETs: the own store alone answers none."""
         common = self._coordinator.common_reads
         with self._coordinator.turn(answers.now) as turn:
-            if common is not None and not common.is_ready(self._read_answers):
+            if common is not None and not common.is_ready(self.read_answers):
                 common = None
             for request in requests:
                 # No guard of its own: it would cost two calls for each read.

@@ -14,7 +14,7 @@ Contract: whoever calls has a turn. One alarm is set for all reads: that of the 
 
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.math cimport INFINITY
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._addresses cimport is_ipv4
@@ -24,7 +24,6 @@ from kdht.core._layout cimport (
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
 )
 from kdht._routing cimport Core, core_seal
-from kdht.node.replicas._trips cimport Trips
 from kdht.node.replicas._turns cimport Turn
 from kdht.storage._cache cimport write_body
 from kdht.storage._reader cimport StoreReader
@@ -44,7 +43,8 @@ cdef object FETCH = Op.FETCH
 cdef int NOT_FOUND = Status.NOT_FOUND
 cdef double FIRST = FIRST_TIMEOUT, LEAST = LEAST_TIMEOUT[Op.FETCH], MOST = MOST_TIMEOUT
 cdef double DEADLINE = READ_DEADLINE
-cdef int MOST_ASKED = MAX_REPLICAS - 1
+if MOST_ASKED != MAX_REPLICAS - 1:
+    raise ImportError("the greatest number of replicas has changed: change _common_reads.pxd too")
 cdef Py_ssize_t MOST_READS = MAX_CALLS // 2
 
 
@@ -55,19 +55,6 @@ cdef inline object item(object named, Py_ssize_t place):
 
 cdef class CommonRead:
     """One read."""
-
-    cdef object request, answers
-    cdef bytes key, own         # the own record as another node would send it, or None
-    cdef bytes wire
-    cdef list asked             # Addresses
-    cdef object source          # the own Address, which is asked from
-    cdef uint64_t request_id
-    cdef double arrived         # Unix seconds
-    cdef double begun           # steady, like all that follow
-    cdef double due[16]         # of each that is asked; INFINITY once it has answered
-    cdef object place           # of its first alarm, if alarms will be set (Timers)
-    cdef int heard, waiting, need, rank, seats
-    cdef bint told
 
     cdef double next_due(self) noexcept:
         """When this read is late."""
@@ -84,9 +71,6 @@ cdef class ReadAnswers:
     `counts`: replies by op and status. `late` is Observer.late, `end_of(request, arrived)` gives the Done of
     a read that is handed over.
     """
-
-    cdef Core core
-    cdef object counts, late, end_of
 
     def __cinit__(self, Core core not None, counts not None, late, end_of):
         self.core, self.counts, self.late, self.end_of = core, counts, late, end_of
@@ -118,19 +102,6 @@ cdef class CommonReads:
     replicas have to be heard now, `is_caught_up` as in KeptRecords.
     """
 
-    cdef Core core
-    cdef frozenset own
-    cdef dict sources, jobs
-    cdef StoreReader reader
-    cdef object cluster, calls, clock, counters, reads, need, is_caught_up
-    cdef ReadAnswers answers    # of this turn's requests
-    cdef int now_need, replicas
-    cdef object alarm
-    cdef double alarm_at
-    cdef Trips trips
-    cdef double latest_at       # the turn's time, for
-    cdef uint64_t latest        # the greatest version that an answer may have
-
     def __cinit__(
         self, context, dict sources not None, StoreReader reader not None, reads, need, is_caught_up
     ):
@@ -147,7 +118,7 @@ cdef class CommonReads:
 
     # --- The beginning
 
-    def is_ready(self, ReadAnswers answers not None) -> bool:
+    cpdef bint is_ready(self, ReadAnswers answers) except -1:
         """Whether this node begins reads now. Asked in each turn before `begin`."""
         cluster = self.cluster
         self.now_need, self.answers = self.need(), answers
@@ -156,9 +127,10 @@ cdef class CommonReads:
 
     def begin(self, Turn turn, request) -> bool:
         """Begin the read of an admitted request. False: it is no common one, and nothing was done."""
-        return self._begin(turn, request)
+        return self.begin_at(turn, request)
 
-    cdef bint _begin(self, Turn turn, request) except -1:
+    cdef bint begin_at(self, Turn turn, request) except -1:
+        """As `begin`."""
         cdef bytes data = item(request, 0)
         cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
         cdef CommonRead read
@@ -240,11 +212,12 @@ cdef class CommonReads:
 
     # --- Answers
 
-    def answered(self, Turn turn, datagram) -> bool:
-        """Take the expected answer of a replica. False: it is something else."""
-        return len(self.jobs) > 0 and self._take_answer(turn, datagram)
+    cdef bint expects(self, const kdht_header *header) except -1:
+        """Whether this may be an answer to a FETCH of a read that is here."""
+        return bool(header.flags & KDHT_FLAG_REPLY) and be64toh(header.request_id) in self.jobs
 
-    cdef bint _take_answer(self, Turn turn, datagram) except -1:
+    cdef bint take_answer(self, Turn turn, datagram) except -1:
+        """Take the expected answer of a replica. False: it is something else."""
         cdef bytes data = item(datagram, 0)
         cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
         cdef CommonRead read

@@ -37,29 +37,27 @@ cdef class FetchRequests:
     `is_caught_up` and `holds`: as in KeptRecords. `counters` has "fetches".
     """
 
-    cdef Core core
-    cdef frozenset own
-    cdef StoreReader reader
-    cdef object is_caught_up, holds, counters
-
     def __cinit__(self, Core core not None, frozenset own not None, StoreReader reader not None, is_caught_up,
                   holds, counters):
         self.core, self.own, self.reader = core, own, reader
         self.is_caught_up, self.holds, self.counters = is_caught_up, holds, counters
 
     def take(self, batch, now: float, list answers not None) -> list:
-        """Add the answers to the FETCHes of a batch of Datagrams, each an Outgoing; gives back the others."""
+        """Add the answers to the FETCHes of a batch of Datagrams, each an Outgoing; gives back the others.
+
+        For tests: the socket's loop calls `answer`.
+        """
         cdef list rest = []
         for request in batch:
-            answer = self._answer(request, now)
+            answer = self.answer(request, now)
             if answer is None:
                 rest.append(request)
             else:
                 answers.append(answer)
         return rest
 
-    cdef object _answer(self, request, double now):
-        """None: it is something else, or cannot be answered here."""
+    cdef object answer(self, request, double now):
+        """An Outgoing. None: it is something else, or cannot be answered here."""
         cdef bytes data = item(request, 0), key, body
         cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
         cdef uint8_t status = KDHT_STATUS_OK

@@ -12,14 +12,16 @@ from typing import Protocol
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
+from kdht.datapath.socket._direct import Direct
 from kdht.errors import BadPacket, MissingLibrary, StorageError, Uncertified
 from kdht.faults import Faults
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
 from kdht.node.replicas._clock import HybridClock
-from kdht.node.replicas._common_reads import CommonReads
+from kdht.node.replicas._common_reads import CommonReads, ReadAnswers
 from kdht.node.replicas._common_writes import CommonWrites, PutAnswers
+from kdht.node.replicas._direct_reads import DirectReads
 from kdht.node.replicas._direct_writes import DirectWrites
 from kdht.node.replicas._fetch_requests import FetchRequests
 from kdht.node.replicas._recent import Recent
@@ -179,13 +181,21 @@ class Coordinator:
             )
 
     def direct(
-        self, answers: PutAnswers, open_to_all: Callable[[], bool], clock: Callable[[], UnixTime]
-    ) -> DirectWrites | None:
+        self,
+        puts: PutAnswers,
+        reads: ReadAnswers,
+        *,
+        all_write: Callable[[], bool],
+        all_read: Callable[[], bool],
+        clock: Callable[[], UnixTime],
+    ) -> Direct | None:
         """Takes what is common of its messages from the socket's loop. None: all is plain Python's."""
-        if self.common is None:
+        if self.common is None or self.common_reads is None or self._fetch_requests is None:
             return None
-        return DirectWrites(
-            self._stores, self.common, answers, self._turns, self.cluster, open_to_all, clock, self.faults
+        turns, faults = self._turns, self.faults
+        direct = DirectWrites(self._stores, self.common, puts, turns, self.cluster, all_write, clock, faults)
+        return DirectReads(
+            direct, self._fetch_requests, self.common_reads, reads, turns, self._send, all_read, clock, faults
         )
 
     @property
@@ -361,20 +371,11 @@ class Coordinator:
         others = self._stores.take(batch, now)
         if not others:
             return
-        answers: list[Outgoing] = []
-        if self._fetch_requests is not None:
-            others = self._fetch_requests.take(others, now, answers)
-            # Nothing is left that needs a turn.
-            if not others:
-                self._send(answers)
-                return
         fetches: list[Datagram] = []
         strays: list[Datagram] = []
         with self.turn(now) as turn:
             for datagram in others:
                 try:
-                    if self.common_reads is not None and self.common_reads.answered(turn, datagram):
-                        continue
                     self._take(turn, datagram, fetches, strays)
                 except Exception:
                     self.faults.note(f"a message of another replica, op {datagram.data[_OP]:#x}")
@@ -383,7 +384,6 @@ class Coordinator:
                     turn.outgoing += self._read_here(datagram, now)
                 except Exception:
                     self.faults.note("a FETCH or a LIST")
-            turn.outgoing += answers
         if strays:
             self._on_strays(strays)
 
