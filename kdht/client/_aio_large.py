@@ -1,6 +1,7 @@
 """Values as streams, for the asyncio client: `OpenValue` to read one, `Pieces` to cut one that arrives."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from hashlib import blake2b
 from typing import TypeAlias
@@ -13,6 +14,10 @@ from kdht.client._steps import Steps
 from kdht.errors import PartMissing
 from kdht.wire import Record
 
+# One whose last answers are awaited, and one that keeps the cluster busy meanwhile.
+READ_AHEAD = 2
+"""Pieces that are read at once."""
+
 Run: TypeAlias = Callable[[Steps[bytearray]], Awaitable[bytearray]]
 """Carries out an operation."""
 
@@ -20,7 +25,7 @@ Run: TypeAlias = Callable[[Steps[bytearray]], Awaitable[bytearray]]
 class OpenValue:
     """A value as it was when it was opened. Large ones are read as they are asked for.
 
-    Only one piece of 256 KiB is read ahead, so who reads slowly holds little memory.
+    Only two pieces of 256 KiB are read ahead, so who reads slowly holds little memory.
     """
 
     def __init__(self, key: Key, record: Record, manifest: Manifest | None, run: Run) -> None:
@@ -51,13 +56,14 @@ class OpenValue:
         chunk_size = self._manifest.chunk_size
         wanted = range(begin // chunk_size, -(-end // chunk_size)) if begin < end else range(0)
         starts = wanted[::PIECE_CHUNKS]
-        ahead = self._begin(starts[0], wanted.stop) if starts else None
+        ahead = deque(self._begin(start, wanted.stop) for start in starts[:READ_AHEAD])
         try:
             for number, start in enumerate(starts):
-                assert ahead is not None
-                piece = await ahead
+                piece = await ahead[0]
+                ahead.popleft()
                 is_last = number + 1 == len(starts)
-                ahead = None if is_last else self._begin(starts[number + 1], wanted.stop)
+                if number + READ_AHEAD < len(starts):
+                    ahead.append(self._begin(starts[number + READ_AHEAD], wanted.stop))
                 if digest is not None:
                     digest.update(piece)
                     if is_last and digest.digest() != self._manifest.digest:
@@ -65,9 +71,9 @@ class OpenValue:
                 offset = start * chunk_size
                 yield bytes(memoryview(piece)[max(begin - offset, 0) : end - offset])
         finally:
-            if ahead is not None:
-                ahead.cancel()
-                await asyncio.gather(ahead, return_exceptions=True)
+            for reading in ahead:
+                reading.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
 
     def _begin(self, start: int, stop: int) -> "asyncio.Task[bytearray]":
         return asyncio.create_task(self._read(range(start, min(start + PIECE_CHUNKS, stop))))

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import TypeAlias
 
-from kdht.client import _calls as calls
 from kdht.client._arguments import Key, hash_of
 from kdht.client._calls import NOT_FOUND, Answer, Call
-from kdht.client._manifest import DIGEST_LEN, MAX_LARGE, Manifest, Upload, chunk_name, cut, data_in
+from kdht.client._manifest import DIGEST_LEN, MAX_LARGE, Manifest, Upload, chunk_header, chunk_name, cut
 from kdht.errors import ValueTooLarge
-from kdht.wire import Buffer
-from kdht.wire._shared import Status
+from kdht.wire import Buffer, Record, hash_key
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Op, Status
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of bytes done so far, and of all bytes; 0 if nobody knows how many there are."""
@@ -49,7 +49,8 @@ class Chunks:
         self._digest = blake2b(digest_size=DIGEST_LEN)
         self._hashed = hash_of(name)
         self._chunk_size = chunk_size
-        self._name, self._upload, self._ttl = name, upload, ttl
+        self._name, self._upload = name, upload
+        self._head = Record(ttl=ttl or 0).pack()
         self._total, self._progress = total, progress
         # Of what is not known, only the number is said.
         self._of = f" of {upload.chunks}" if total else ""
@@ -65,8 +66,10 @@ class Chunks:
             for chunk in cut(piece, self._hashed, self._upload.id, self._chunk_size):
                 number = self.begun
                 self.begun += 1
-                call = calls.put(chunk_name(self._upload.id, number), chunk, self._ttl)
-                yield call._replace(name=self._name, tag=number, part=f"chunk {number + 1}{self._of}")
+                key = hash_key(chunk_name(self._upload.id, number))
+                # As calls.put makes it: what it checks is known of a chunk.
+                part = f"chunk {number + 1}{self._of}"
+                yield Call(Op.PUT, self._name, key, self._head + chunk, tag=number, part=part)
 
     def stored(self, call: Call, answer: Answer) -> None:
         """A chunk was stored."""
@@ -96,7 +99,7 @@ class Assembly:
     ) -> None:
         self._key, self._manifest, self._numbers = key, manifest, numbers
         self._sink, self._progress = sink, progress
-        self._hashed = hash_of(key)
+        self._header = chunk_header(hash_of(key), manifest.upload)
         self._digest = blake2b(digest_size=DIGEST_LEN) if is_whole else None
         self._waiting: dict[int, bytes] = {}
         """Those behind one that is not there yet."""
@@ -114,9 +117,15 @@ class Assembly:
         for number in self._numbers:
             while number - self._next >= AHEAD_CHUNKS:
                 yield None
-            call = calls.get(chunk_name(upload, number))
-            yield call._replace(
-                name=self._key, tag=number, accepts=NOT_FOUND, part=f"chunk {number + 1} of {count}"
+            yield Call(
+                Op.GET,
+                self._key,
+                hash_key(chunk_name(upload, number)),
+                max_reply=shared.MAX_BODY,
+                accepts=NOT_FOUND,
+                hedged=True,
+                tag=number,
+                part=f"chunk {number + 1} of {count}",
             )
 
     def take(self, call: Call, answer: Answer) -> None:
@@ -125,10 +134,10 @@ class Assembly:
         if answer.status is not Status.OK:
             raise Missing(f"chunk {number} of {count} is not there")
         expected = min(self._manifest.chunk_size, self._manifest.size - number * self._manifest.chunk_size)
-        data = data_in(calls.record(answer).value, self._hashed, self._manifest.upload, expected)
-        if data is None:
+        value, header = answer.body[shared.RECORD_LEN :], self._header
+        if len(value) != len(header) + expected or not value.startswith(header):
             raise Missing(f"chunk {number} of {count} belongs to another upload")
-        self._waiting[number] = data
+        self._waiting[number] = value[len(header) :]
         while (found := self._waiting.pop(self._next, None)) is not None:
             self._ready += found
             self._next += 1

@@ -123,27 +123,22 @@ def chunk_name(upload: bytes, number: int) -> bytes:
     return CHUNK_PREFIX + upload + number.to_bytes(4, "big")
 
 
+def chunk_header(key: bytes, upload: bytes) -> bytes:
+    """What all chunks of this upload of this key begin with; `key` is the 20-byte hash."""
+    return _CHUNK.pack(CHUNK_MAGIC, key, upload)
+
+
 def cut(data: Buffer, key: bytes, upload: bytes, chunk_size: int) -> Iterator[bytes]:
     """The chunks of a value, each as it is stored; `key` is the 20-byte hash."""
-    header = _CHUNK.pack(CHUNK_MAGIC, key, upload)
+    header = chunk_header(key, upload)
     view = memoryview(data)
     for start in range(0, len(view), chunk_size):
         yield header + view[start : start + chunk_size]
 
 
-def data_in(chunk: bytes, key: bytes, upload: bytes, size: int) -> bytes | None:
-    """The `size` bytes of the value in an untrusted chunk; None if the chunk is not that upload's."""
-    whole = len(chunk) == _CHUNK.size + size and is_chunk_of(chunk, key, upload)
-    return chunk[_CHUNK.size :] if whole else None
-
-
 def is_chunk_of(value: bytes, key: bytes, upload: bytes) -> bool:
     """Whether an untrusted value is a chunk of this upload of this key, the 20-byte hash."""
-    return value.startswith(_CHUNK.pack(CHUNK_MAGIC, key, upload))
-
-
-def digest_of(data: Buffer) -> bytes:
-    return blake2b(data, digest_size=DIGEST_LEN).digest()
+    return value.startswith(chunk_header(key, upload))
 
 
 def _with_check(body: bytes) -> bytes:

@@ -115,11 +115,18 @@ class Message:
 
 
 def pack_request(
-    op: int, key: bytes, request_id: int, body: bytes = b"", *, hops: int = 0, max_reply: int = 0
+    op: int,
+    key: bytes,
+    request_id: int,
+    body: bytes = b"",
+    *,
+    hops: int = 0,
+    max_reply: int = 0,
+    cookie: int = 0,
 ) -> bytearray:
     """A client's request, the same bytes as from Message.pack. Faster, because it makes no Message."""
     fields = (op, 0, hops, request_id, key, 0, 0, len(body), 0, 0, 0, 0, NO_IP, NO_IP, 0, max_reply)
-    return bytearray(HEADER.pack(shared.MAGIC, shared.VERSION, *fields, 0, 0, 0, 0) + body)
+    return bytearray(HEADER.pack(shared.MAGIC, shared.VERSION, *fields, 0, cookie, 0, 0) + body)
 
 
 def check_form(data: Buffer) -> None:

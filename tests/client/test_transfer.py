@@ -11,6 +11,7 @@ from scripted_node import drop, refusal, reply_to
 from scripted_store import ScriptedStore
 
 from kdht import Client
+from kdht.client import _calls as calls
 from kdht.client import _nodes, _transfer
 from kdht.client._bulk import BulkSocket
 from kdht.client._chunks import AHEAD_CHUNKS
@@ -114,6 +115,29 @@ def test_a_closed_port_is_noticed(make: Callable[[socket.socket], Any]) -> None:
         burst.receive()
         assert burst.is_refused
         assert (burst.take_all(), burst.is_refused) == ([0, 1, 2], False)
+
+
+@pytest.mark.parametrize("scope", [None, "billing"])
+def test_the_short_way_of_a_request_gives_the_same_bytes(scope: str | None) -> None:
+    given = [
+        calls.put("k", b"value", 60),
+        calls.delete("k"),
+        calls.get("k"),
+        calls.put("other", bytes(1104), None),
+    ]
+    with Client("127.0.0.1:9", scope=scope) as client:
+        session = client._session
+        session.state.cookie = 12345
+        for call in given:
+            short, full = bytearray(session._prepared_plain(call)), bytearray(session._prepared_in_full(call))
+            versions = [int.from_bytes(each[shared.HEADER_LEN :][:8], "big") for each in (short, full)]
+            for each in (short, full):
+                assert parse(each).request_id % (1 << shared.TRY_BITS) == 0
+                each[OFFSET["request_id"] : OFFSET["key"]] = bytes(8)
+                if call.op is not Op.GET:
+                    each[shared.HEADER_LEN : shared.HEADER_LEN + 8] = bytes(8)
+            assert short == full
+            assert call.op is Op.GET or 0 < versions[0] < versions[1]
 
 
 def test_the_window_follows_loss_and_not_a_lost_datagram_now_and_then() -> None:
@@ -242,8 +266,6 @@ def test_a_slow_cluster_is_not_asked_twice_for_everything(monkeypatch: pytest.Mo
         monkeypatch.setattr(
             session, "start", lambda call, now, on_done: handed.append((call, on_done)) or object()
         )
-        from kdht.client import _calls as calls
-
         answered: list[Any] = []
         bulk = _transfer.Bulk(
             (calls.put(f"k{number}", b"", None) for number in range(2000)),

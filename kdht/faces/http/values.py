@@ -30,8 +30,8 @@ from kdht.wire._shared import MAX_VALUE
 from kdht.wire.limits import MAX_TTL
 
 PARAMETERS = ("quorum", "watch")
-TRANSFER_BYTES = 1 << 20
-"""What a large value's transfer holds at most: a piece that is sent, one that is read, and what joins them."""
+TRANSFER_BYTES = 3 << 19
+"""What a large value's transfer holds at most: a piece that is sent, two that are read, and what joins them."""
 OPEN_TRIES = 3
 """Of a large value that is replaced while it is opened."""
 WRITE_TRIES = 8
