@@ -97,6 +97,15 @@ class Ledger:
         self._holders[self._me] = list(entries)
         self._save()
 
+    def remember(self, entries: dict[str, LedgerEntry]) -> None:
+        """Note again what this node holds, where somebody removed the file meanwhile.
+
+        Else the values of now would count as the old ones: the guards would go, and a stop would put nothing back.
+        """
+        if entries and (self._me not in self._holders or entries.keys() - self.entries.keys()):
+            self.entries = {**entries, **self.entries}
+            self._holders[self._me] = list(entries)
+
     def let_go(self) -> None:
         """Note that this node needs no change any more."""
         self._holders.pop(self._me, None)

@@ -16,7 +16,8 @@ that somebody else changed meanwhile is not put back.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -64,6 +65,8 @@ class Sysctls:
         self.loose = frozenset(loose)
         self.force6 = force6
         self._ledger = Ledger(runtime_dir)
+        self._held: dict[str, LedgerEntry] = {}
+        """What this node has changed, if the ledger loses it."""
 
     def apply(self, close: Callable[[Guard], None] = _leave_open) -> Guard:
         """Put back what a crash left, set what is needed, and return what must be guarded now.
@@ -71,7 +74,7 @@ class Sysctls:
         `close` gets the same before the first write, so that the host forwards nothing of strangers meanwhile.
         Raises DatapathError; then everything is as it was before.
         """
-        with self._ledger as ledger:
+        with self._noted() as ledger:
             plan = self._plan(ledger)
             entries = {change.path: _entry(change, ledger) for change in plan}
             # A crashed node put nothing back: the next start does.
@@ -79,12 +82,14 @@ class Sysctls:
             _put_back(ledger, {path: entry for path, entry in left.items() if path not in entries})
             # On disk before the first write, so a crash loses no old value.
             ledger.hold(entries)
+            self._held = entries
             try:
                 close(_guard(ledger))
                 for change in plan:
                     if read(change.path) != change.value:
                         write(change.path, change.value)
             except DatapathError:
+                self._held = {}
                 ledger.let_go()
                 _put_back(ledger, ledger.take_unheld())
                 raise
@@ -92,18 +97,19 @@ class Sysctls:
 
     def restore(self) -> None:
         """Put back the sysctls that no other node of this namespace needs."""
-        with self._ledger as ledger:
+        with self._noted() as ledger:
+            self._held = {}
             ledger.let_go()
             _put_back(ledger, ledger.take_unheld())
 
     def guard(self) -> Guard:
         """What the host refused before the first node started, without what the operator allowed since."""
-        with self._ledger as ledger:
+        with self._noted() as ledger:
             return _guard(ledger)
 
     def wrong(self) -> list[str]:
         """The dotted names of the sysctls that this node needs and that have another value. Raises DatapathError."""
-        with self._ledger as ledger:
+        with self._noted() as ledger:
             return [dotted(change.path) for change in self._plan(ledger) if read(change.path) != change.value]
 
     def undone(self) -> list[str]:
@@ -111,6 +117,13 @@ class Sysctls:
         with self._ledger as ledger:
             wanted = [SysctlChange(path, entry.ours) for path, entry in ledger.entries.items()]
         return [dotted(change.path) for change in wanted if read(change.path) not in (None, change.value)]
+
+    @contextmanager
+    def _noted(self) -> Iterator[Ledger]:
+        """The ledger, with what this node holds."""
+        with self._ledger as ledger:
+            ledger.remember(self._held)
+            yield ledger
 
     # --- What is needed, from the values before any node started --------------------------
 
