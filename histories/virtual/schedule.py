@@ -12,8 +12,8 @@ class Fault(NamedTuple):
     """Something that goes wrong at `at`, seconds after the start, and is over at `until`.
 
     `kind`: kill (the node is started again at the end), pause, isolate (from all others, clients included if
-    `amount`), cut (one way, from the first node to the second), loss, duplicate (with the probability
-    `amount`), slow (each datagram takes up to `amount` seconds), join (nodes that were not there, with no end) and drain.
+    `amount`), cut (one way, from the first node to the second), loss, duplicate, late (a copy comes up to three
+    seconds later; all with the probability `amount`), slow (each datagram takes up to `amount` seconds), join (nodes that were not there, with no end) and drain.
     """
 
     at: float
@@ -134,26 +134,26 @@ def draw(seed: int, profile: str | None = None) -> Schedule:
         skews=skews,
         client_skews=client_skews,
         entries=entries,
-        spread=_spread(seed, clients),
+        spread=_spread(seed, clients, made.spread),
         faults=schedule.faults,
         actions=schedule.actions,
     )
 
 
-def _spread(seed: int, clients: int) -> tuple[int, ...]:
+def _spread(seed: int, clients: int, probability: float) -> tuple[int, ...]:
     rng = Random(f"spread {seed}")
-    return tuple(client for client in range(clients) if rng.random() < 0.4)
+    return tuple(client for client in range(clients) if rng.random() < probability)
 
 
 def _actions(rng: Random, clients: int, profile: "Profile") -> list[Action]:
     keys = {}
-    for number in range(rng.randint(1, 3)):
+    for number in range(rng.randint(1, profile.keys)):
         mix = rng.choice(tuple(profile.mixes))
         keys[f"{mix}-{number}"] = profile.mixes[mix]
     hurry = rng.choice(profile.pauses)
     found = []
     for client in range(clients):
-        for _ in range(rng.randint(profile.least, profile.least + 10)):
+        for _ in range(rng.randint(profile.least, 2 * profile.least)):
             key = rng.choice(tuple(keys))
             found.append(Action(client, round(rng.expovariate(1 / hurry), 3), rng.choice(keys[key]), key))
     return found
@@ -177,6 +177,7 @@ def _network(rng: Random, length: float) -> list[Fault]:
     for kind, amounts in (
         ("loss", (0.02, 0.05, 0.1, 0.2, 0.3)),
         ("duplicate", (0.05, 0.3)),
+        ("late", (0.05, 0.2)),
         ("slow", (0.03, 0.1, 0.4)),
     ):
         if rng.random() < 0.4:
@@ -246,15 +247,16 @@ def _lagging(rng: Random, nodes: int, length: float) -> list[Fault]:
     """A replica does not hear of some writes, and answers clients, now and then alone: all others are paused."""
     found = _network(rng, length)[:1]
     for _ in range(rng.randint(1, 3)):
-        source, behind = rng.sample(range(1, nodes + 1), 2)
-        at = rng.uniform(0, length * 0.7)
-        until = at + rng.uniform(0.2, 2.0)
-        found.append(Fault(round(at, 3), round(until, 3), "cut", (source, behind)))
-        if rng.random() < 0.5:
-            alone = rng.uniform(at, until)
+        behind = rng.randint(1, nodes)
+        others = [node for node in range(1, nodes + 1) if node != behind]
+        at = round(rng.uniform(0, length * 0.7), 3)
+        until = round(at + rng.uniform(0.2, 2.0), 3)
+        deaf_to = others if rng.random() < 0.6 else rng.sample(others, 1)
+        found += [Fault(at, until, "cut", (source, behind)) for source in deaf_to]
+        if rng.random() < 0.7:
+            alone = round(rng.uniform(at, until), 3)
             ends = round(alone + rng.uniform(0.1, 1.5), 3)
-            others = [node for node in range(1, nodes + 1) if node != behind]
-            found += [Fault(round(alone, 3), ends, "pause", (node,)) for node in others]
+            found += [Fault(alone, ends, "pause", (node,)) for node in others]
     return found
 
 
@@ -283,6 +285,29 @@ def _cut_off(rng: Random, nodes: int, length: float) -> list[Fault]:
     ]
 
 
+def _late(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """Nothing is lost, and copies of all messages come when others have followed."""
+    return [Fault(0.0, round(length + 2, 3), "late", (), rng.choice((0.1, 0.3)))]
+
+
+def _stand_in(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """A node hears only some of the others. A moment later these hear one another, and not that node."""
+    found = []
+    for n in range(2):
+        at = rng.uniform(0, 0.6) + 2.5 * n
+        turns = at + rng.uniform(0.1, 0.8)
+        alone, *others = rng.sample(range(1, nodes + 1), 3)
+        for other in others:
+            found += [
+                Fault(round(at, 3), round(turns, 3), "cut", link) for link in ((alone, other), (other, alone))
+            ]
+        turns -= rng.choice((0.0, 0.02, 0.2))
+        found.append(
+            Fault(round(turns, 3), round(turns + rng.uniform(0.2, 1.0), 3), "isolate", (alone,), 1.0)
+        )
+    return found
+
+
 class Profile(NamedTuple):
     nodes: Callable[[Random], int]
     """At the start."""
@@ -290,20 +315,27 @@ class Profile(NamedTuple):
     mixes: Mixes = MIXES
     pauses: tuple[float, ...] = (0.005, 0.05, 0.3)
     """Seconds between a client's operations, about: one of these."""
-    least: int = 8
-    """Operations of a client; at most 10 more."""
+    least: int = 4
+    """Operations of a client; at most twice as many."""
+    keys: int = 3
+    """At most."""
+    spread: float = 0.4
+    """The probability that a client's reads go to any replica."""
 
 
 PROFILES: dict[str, Profile] = {
     "fixed": Profile(lambda rng: 3, _fixed),
-    "calm": Profile(lambda rng: rng.randint(4, 6), _calm),
-    "one by one": Profile(lambda rng: rng.randint(4, 6), _one_by_one),
+    "calm": Profile(lambda rng: rng.randint(4, 5), _calm),
+    "one by one": Profile(lambda rng: rng.randint(4, 5), _one_by_one),
     "growth": Profile(lambda rng: 3, _growth),
-    "together": Profile(lambda rng: 3, _together, MIXES, (0.05, 0.1), 40),
-    "sessions": Profile(lambda rng: rng.randint(3, 4), _lagging, SESSIONS),
+    "together": Profile(lambda rng: 3, _together, MIXES, (0.05, 0.1), 30),
+    "sessions": Profile(lambda rng: rng.randint(3, 4), _lagging, SESSIONS, (0.005, 0.05), 8, 1, 0.8),
     "all restart": Profile(lambda rng: rng.randint(3, 4), _all_restart),
-    "cut off": Profile(lambda rng: rng.randint(4, 5), _cut_off, QUORUM, (0.05, 0.1), 60),
+    "late": Profile(lambda rng: 3, _late, pauses=(0.1, 0.3), keys=2),
+    "stand-in": Profile(lambda rng: 4, _stand_in, QUORUM, (0.02, 0.05), 15, 2),
+    "cut off": Profile(lambda rng: 4, _cut_off, QUORUM, (0.1, 0.2), 25),
 }
 
-OFTEN = ("fixed", *(name for name in PROFILES if name != "together"))
-"""Of which a seed draws one. The first has the most faults, and comes twice. The cost of one with many joins is that of five others."""
+OFTEN = ("fixed", "fixed", "fixed", *(name for name in PROFILES if name != "together"))
+"""Of which a seed draws one. The first has the most faults, costs least, and comes four times. The cost of one with many joins is that
+of five others."""

@@ -9,7 +9,7 @@ from histories.final import Held
 from histories.record import Operation
 from histories.virtual.actor import Actor
 from histories.virtual.schedule import REPLICAS, Action, Fault, Schedule
-from kdht.lab.virtual import Member, VirtualCluster, address_of
+from kdht.lab.virtual import Member, VirtualCluster, address_of, id_of
 from kdht.lab.virtual.disk import CrashStore
 from kdht.node.repair import RepairOptions
 from kdht.node.replicas import Policy
@@ -33,6 +33,10 @@ LAST_HEAL_SECONDS = 225.0
 """More, where the disks still differ: the promises of a coordinator that died hold for two minutes, then repair comes within one."""
 
 
+RANDOM_IDS = 4
+"""In one schedule of so many IDs are random. In the others they are as a cluster chooses them, which makes fewer ranges."""
+
+
 class Run(NamedTuple):
     """All operations by the time of their call, the last ones after healing, and the final content of the disks."""
 
@@ -42,6 +46,13 @@ class Run(NamedTuple):
     """So many nodes should hold each key."""
     is_late: bool
     """Whether the disks still differed when the last reads had ended."""
+
+
+def even_id(node: int, seed: int) -> bytes:
+    """The ID of a node, in the middle of the widest gap between those with lower numbers."""
+    id = id_of(node, seed)
+    gap = int(f"{(node - 1) & 15:04b}"[::-1], 2) ^ seed & 15
+    return bytes([gap << 4 | id[0] & 15]) + id[1:]
 
 
 def run(schedule: Schedule) -> Run:
@@ -58,6 +69,7 @@ class _World:
             new_store=CrashStore,
         )
         self.network = self.cluster.network
+        self.network.observer = None  # it counts what nobody here reads
         self.network.delay = DELAY
         self.members: dict[int, Member] = {}
         self.contacts: dict[int, list[Contact]] = {}
@@ -143,7 +155,11 @@ class _World:
     def start(self, node: int) -> None:
         others = [member.contact for member in self.cluster.members]
         member = self.cluster.add(
-            node, bootstrap=others, skew=self.schedule.skews.get(node, 0.0), known=self.contacts.get(node, [])
+            node,
+            bootstrap=others,
+            id=even_id(node, self.schedule.seed) if self.schedule.seed % RANDOM_IDS else None,
+            skew=self.schedule.skews.get(node, 0.0),
+            known=self.contacts.get(node, []),
         )
         self.members[node] = member
 
@@ -182,11 +198,11 @@ class _World:
     def _renew(self) -> None:
         """What the network does while these faults last."""
         network = self.network
-        amounts = {
-            kind: [f.amount for f in self.active if f.kind == kind] for kind in ("loss", "duplicate", "slow")
-        }
+        kinds = ("loss", "duplicate", "late", "slow")
+        amounts = {kind: [f.amount for f in self.active if f.kind == kind] for kind in kinds}
         network.loss = max(amounts["loss"], default=0.0)
         network.duplicate = max(amounts["duplicate"], default=0.0)
+        network.late = max(amounts["late"], default=0.0)
         network.delay = DELAY[0], max([DELAY[1], *amounts["slow"]])
         network.forget_losses()
         for fault in self.active:
@@ -210,10 +226,12 @@ class _World:
     # --- The end
 
     def _look_again(self) -> None:
-        """Read every key through every node, by a quorum and from the owner."""
-        for number, node in enumerate(sorted(self.members)):
-            kinds = ("quorum_get", "get") if number else ("quorum_get",)
-            reads = [Action(0, 0.0, kind, key) for key in self._keys() for kind in kinds]
+        """Read every key by a quorum through one node, then through every node from the owner."""
+        nodes, keys = sorted(self.members), self._keys()
+        asked = [(nodes[n % len(nodes)], Action(0, 0.0, "quorum_get", key)) for n, key in enumerate(keys)]
+        asked += [(node, Action(0, 0.0, "get", key)) for node in nodes for key in keys]
+        for number, node in enumerate(nodes):
+            reads = [action for at, action in asked if at == node]
             reader = Actor(
                 self.network,
                 len(self.clients) + number,

@@ -18,6 +18,8 @@ from kdht.wire import Address
 
 START = 1_700_000_000.0
 """Where the virtual clock begins: a plausible Unix time, seconds."""
+LATE = 3.0
+"""Seconds, at most, by which a late copy comes after the datagram."""
 
 
 class Received(NamedTuple):
@@ -50,7 +52,8 @@ class MemoryNetwork:
     """All links, all endpoints and the clock.
 
     `loss` and `duplicate` are probabilities per datagram and leg, `delay` is the least and
-    the most seconds that one leg takes. `observer` sees every event, if there is one.
+    the most seconds that one leg takes. `late` is the probability that a copy comes up to LATE seconds after the datagram.
+    `observer` sees every event, if there is one.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class MemoryNetwork:
         self.loss = loss
         self.delay = delay
         self.duplicate = duplicate
+        self.late = 0.0
         self.observer = observer
         self.counts = dict.fromkeys(("delivered", "lost", "cut", "duplicated", "nobody"), 0)
         self._random = Random(seed)
@@ -118,6 +122,10 @@ class MemoryNetwork:
         if self.duplicate and self._random.random() < self.duplicate:
             self._note("duplicated", source, target, data)
             self._schedule(self._arrival_time(), self._arrive, (data, source, target))
+        if self.late and self._random.random() < self.late:
+            self._note("duplicated", source, target, data)
+            when = self._arrival_time() + LATE * self._random.random()
+            self._schedule(when, self._arrive, (data, source, target))
         return self._schedule(self._arrival_time(), self._arrive, (data, source, target))
 
     def call_at(self, when: float, callback: Callable[..., None], *arguments: object) -> None:

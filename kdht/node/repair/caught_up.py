@@ -62,6 +62,13 @@ class _Judged(NamedTuple):
     sound: int
 
 
+class Waiting(NamedTuple):
+    """A kept range that this node is behind on, and the nodes to ask about it, the closest first."""
+
+    kept: KeptRange
+    nodes: list[bytes]
+
+
 class Doubt(Enum):
     """Whether records of an earlier run may be believed. They are out of the store while that is OPEN."""
 
@@ -191,8 +198,8 @@ class CaughtUp:
         self._peer(id).silent = True
         self.renew()
 
-    def renew(self) -> None:
-        """Apply the rule to all ranges that this node is behind on."""
+    def renew(self) -> list[Waiting]:
+        """Apply the rule to all ranges that this node is behind on. Returns those that it stays behind on."""
         with self._lock:
             # All are judged before any counts: one range that is done must not make the next one look better.
             found = [(kept, self._judge(kept)) for kept in self.behind]
@@ -206,6 +213,7 @@ class CaughtUp:
         if first:
             self.ever = True
             self._reached()
+        return [Waiting(kept, judged.waiting) for kept, judged in found if kept not in new]
 
     def _resolve(self, judged: list["_Judged"]) -> None:
         # Old records may have been deleted meanwhile. Only nodes that remember deletions can confirm them.
@@ -221,12 +229,16 @@ class CaughtUp:
         """The nodes to ask about a range that this node is behind on, the closest first."""
         return self._judge(kept).waiting
 
-    def missing(self) -> dict[str, set[bytes]]:
-        """Why the node is behind: the nodes of which something is missing, by what is missing."""
+    def waiting(self) -> list[Waiting]:
+        """All ranges that this node is behind on."""
+        return [Waiting(kept, self.waits_for(kept)) for kept in self.behind]
+
+    def missing(self, waiting: Iterable[Waiting]) -> dict[str, set[bytes]]:
+        """Why the node is behind on these: the nodes of which something is missing, by what is missing."""
         found: dict[str, set[bytes]] = {UNHEARD: set(), UNSEEN: set(), UNEQUAL: set()}
-        for kept in self.behind:
+        for kept, nodes in waiting:
             part = _interval(kept.range)
-            for id in self.waits_for(kept):
+            for id in nodes:
                 peer = self._peers.get(id)
                 if peer is None or not (peer.caught_up.covers(part) or peer.fresh.covers(part)):
                     found[UNHEARD].add(id)

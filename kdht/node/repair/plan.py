@@ -143,15 +143,15 @@ class Plan:
             self._context.node.timers.cancel(self._pursuit)
             self._pursuit = None
         wanted: dict[bytes, list[Range]] = {}
-        self._caught_up.renew()
-        for kept in self._caught_up.behind:
-            for peer in self._caught_up.waits_for(kept):
+        behind = self._caught_up.renew()
+        for kept, nodes in behind:
+            for peer in nodes:
                 wanted.setdefault(peer, []).append(kept.range)
         for peer, range in self._caught_up.release():
             wanted.setdefault(peer, []).append(range)
-        if self._caught_up.behind or self._caught_up.held:
+        if behind or self._caught_up.held:
             self._pursuit = self._context.node.timers.at(now + PURSUIT, self.pursue)
-        unseen = self._caught_up.missing()[UNSEEN] if self._caught_up.behind else ()
+        unseen = self._caught_up.missing(behind)[UNSEEN]
         for peer, ranges in wanted.items():
             asked, pause = self._asked.get(peer, (-PATIENCE, PURSUIT / 2))
             if peer not in self._running and now - asked >= pause:
@@ -340,7 +340,8 @@ class Plan:
 
     def waits_for(self) -> dict[str, list[str]]:
         """The addresses of the nodes that are waited for, by what is missing of them."""
-        missing = self._caught_up.missing() if self._context.view is not None else {}
+        is_known = self._context.view is not None
+        missing = self._caught_up.missing(self._caught_up.waiting()) if is_known else {}
         contacts = {what: [self._context.contact(id) for id in sorted(ids)] for what, ids in missing.items()}
         return {what: [str(each.address) for each in all if each] for what, all in contacts.items()}
 

@@ -1,5 +1,7 @@
 """Who owns and keeps how much, and where a newcomer serves best: exact figures against obvious ones."""
 
+from collections import Counter
+from itertools import combinations
 from random import Random
 
 import pytest
@@ -46,6 +48,24 @@ def test_no_choice_of_ids_beats_the_least_possible_share(count: int) -> None:
         ids = some_ids(count, seed)
         assert sum(owned(ids)) == 1
         assert max(owned(ids)) * count >= least_greatest(count)
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_the_least_possible_greatest_share_is_exact(count: int) -> None:
+    """Of all sets of IDs of four bits, by counting the keys that each of them owns."""
+    best = 16
+    for ids in combinations(range(16), count):
+        counted = Counter(min(ids, key=lambda id: id ^ key) for key in range(16))
+        best = min(best, max(counted.values()))
+    assert count * best / 16 == least_greatest(count)
+
+
+def test_halving_the_widest_gap_is_the_best_at_each_size() -> None:
+    """The IDs chosen for n nodes are the first n of those for more: nobody needs to know how many will come."""
+    bits = 6
+    for count in range(1, 2**bits + 1):
+        ids = sorted(int(f"{n:0{bits}b}"[::-1], 2) << (ID_BITS - bits) for n in range(count))
+        assert max(owned(ids)) * count == least_greatest(count)
 
 
 def test_seven_nodes_cannot_keep_below_1_5_times_the_mean() -> None:
