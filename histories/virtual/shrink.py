@@ -27,14 +27,16 @@ def shrink(schedule: Schedule, promises: frozenset[str], fails: Fails | None = N
         before = schedule
         schedule = _fewer_faults(schedule, is_bad)
         schedule = _fewer_actions(schedule, is_bad)
-        for simple in (
-            replace(schedule, skews={}),
-            replace(schedule, client_skews=tuple(0.0 for _ in schedule.client_skews)),
-        ):
-            if simple != schedule and is_bad(simple):
-                schedule = simple
+        schedule = _if_bad(schedule, replace(schedule, skews={}), is_bad)
+        level = tuple(0.0 for _ in schedule.client_skews)
+        schedule = _if_bad(schedule, replace(schedule, client_skews=level), is_bad)
         if schedule == before:
             return schedule
+
+
+def _if_bad(schedule: Schedule, simpler: Schedule, is_bad: Fails) -> Schedule:
+    """The simpler one, if it fails too."""
+    return simpler if simpler != schedule and is_bad(simpler) else schedule
 
 
 def _fewer_faults(schedule: Schedule, is_bad: Fails) -> Schedule:

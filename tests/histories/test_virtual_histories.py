@@ -302,6 +302,7 @@ def test_a_failing_schedule_is_shrunk():
     assert small.faults == (bad,)
     assert small.actions == (wanted,)
     assert not any(small.skews.values())
+    assert not any(small.client_skews)
     assert "1.000 until 2.000 kill n1" in str(small)
 
 
