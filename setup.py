@@ -41,6 +41,7 @@ NAMES = [
     "kdht.storage._reader",
     "kdht.storage._known_keys",
     "kdht.storage._change",
+    "kdht.storage._group_writer",
     "kdht._histogram",
     "kdht.node._changes",
     "kdht.node._timers",

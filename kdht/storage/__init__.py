@@ -5,6 +5,7 @@ expiry has passed is absent for every reader, also before `sweep` removes it. Wh
 its writes are on disk as a whole; a crash of the process or the machine does not undo them.
 """
 
+from kdht.storage._group_writer import GroupWriter
 from kdht.storage.base import (
     Outcome,
     Result,
@@ -20,7 +21,7 @@ from kdht.storage.level import LevelStore
 from kdht.storage.memory import MemoryStore
 from kdht.storage.promises import Granted, Promise
 from kdht.storage.record import StoredRecord
-from kdht.storage.writer import GroupWriter, InlineWriter, Writer, WriterStats
+from kdht.storage.writer import InlineWriter, Writer, WriterStats
 
 __all__ = [
     "Granted",

@@ -60,7 +60,10 @@ cdef class CommonWrites:
     cdef object writes, admission, quorum, ended
     cdef object now_counts      # the Quorum of this turn
     cdef PutAnswers answers     # of this turn's requests
+    cdef object known_policy    # the Policy that it follows from,
+    cdef int known_others       # with so many other nodes
     cdef int others             # replicas beside this node
+    cdef int least              # other nodes that must live
     cdef object alarm
     cdef double alarm_at
     cdef Trips trips

@@ -161,6 +161,7 @@ cdef class CommonWrites:
         for own in sources.values():
             self._add_own(own)
         self.alarm, self.alarm_at = None, INFINITY
+        self.known_others = -1
         self.trips, self.latest_at, self.latest = self.calls.trips, -1.0, 0
         self.took = self.trips.round_trips[STORE].observe
 
@@ -189,9 +190,15 @@ cdef class CommonWrites:
         `begin`.
         """
         cluster = self.cluster
-        self.now_counts, self.answers = self.quorum(), answers
-        self.others = cluster.policy.replicas - 1
-        return (cluster.joined and not cluster.barred and cluster.living >= self.now_counts.acks - 1
+        self.answers = answers
+        policy, others = cluster.policy, cluster.others
+        # What counts follows from these two, and they seldom change.
+        if policy is not self.known_policy or others != self.known_others:
+            self.known_policy, self.known_others = policy, others
+            self.now_counts = self.quorum()
+            self.others = policy.replicas - 1
+            self.least = self.now_counts.acks - 1
+        return (cluster.joined and not cluster.barred and cluster.living >= self.least
                 and answers.open_to_all())
 
     def begin(self, Turn turn, request) -> bool:
