@@ -17,6 +17,7 @@ Done = Callable[[list[Outcome | StorageError] | StorageError], None]
 """Called with the outcome of one job: of each write, or one error for all. It must not raise and must not wait for the
 writer."""
 
+
 class WriterStats(NamedTuple):
     """`waiting`: writes in the queue now. The others count since the start: groups and writes confirmed, writes
     refused, writes failed."""

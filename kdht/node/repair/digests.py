@@ -4,7 +4,7 @@ The ID trie is cut in steps of four bits, down to ranges of some hundred records
 change makes only the ranges above its key stale, and only those are read again. Expired records do not count, swept or
 not, so a digest holds until the first of its records expires.
 
-Contract: `stale` is for any thread; all else has one caller at a time.
+Contract: `kept.changed` is for any thread; all else has one caller at a time.
 """
 
 import struct
@@ -14,7 +14,7 @@ from contextlib import closing
 from hashlib import blake2b
 from itertools import islice
 
-from kdht.node.repair._changed import Staleness
+from kdht.node.repair._changed import KeptDigest, KeptDigests
 from kdht.node.repair.bodies import Digest
 from kdht.node.repair.ranges import SPACE, Range, key_bytes
 from kdht.node.repair.work import Steps
@@ -34,17 +34,6 @@ FOREVER = 2**64
 _MARKED = struct.Struct(f">{ID_LEN}sQI")
 
 
-class _Kept:
-    """The digest of one range. It holds until `until`, Unix seconds; 0 means stale."""
-
-    __slots__ = ("digest", "stamp", "until")
-
-    def __init__(self) -> None:
-        self.digest = Digest(0, 0)
-        self.stamp = 0
-        self.until = 0
-
-
 class Digests:
     """Of all ranges of one store; `unix` gives the time, Unix seconds, of the present call."""
 
@@ -52,15 +41,13 @@ class Digests:
         self._store = store
         self._unix = unix
         self._lock = threading.Lock()
-        self._kept: dict[Range, _Kept] = {}
-        self._depths: set[int] = set()
-        self.stale = Staleness(self._lock, self._kept, self._depths)
-        """`stale.changed(key)`: the record of a key is another one now, or gone. Any thread."""
+        self.kept = KeptDigests(self._lock)
+        """`kept.changed(key)`: the record of a key is another one now, or gone. Any thread."""
 
     def of(self, wanted: Range) -> Steps[Digest]:
         """The digest of a range."""
         # Without a step of work, where it is known.
-        kept = self._kept.get(wanted)
+        kept = self.kept.get(key_bytes(wanted.start), wanted.bits)
         if kept is not None and self._unix() < kept.until:
             return kept.digest
         if wanted.bits % STEP:
@@ -70,7 +57,7 @@ class Digests:
     def _sum(self, parts: list[Range]) -> Steps[tuple[Digest, int]]:
         count, value, until = 0, 0, FOREVER
         for part in parts:
-            kept = self._kept.get(part)
+            kept = self.kept.get(key_bytes(part.start), part.bits)
             if kept is not None and self._unix() < kept.until:
                 digest, ends = kept.digest, kept.until
             else:
@@ -108,14 +95,16 @@ class Digests:
                 until = min(until, record.expiry)
         return (Digest(len(records), value), until), SEEK + len(records)
 
-    def _keep(self, part: Range) -> _Kept:
+    def _keep(self, part: Range) -> KeptDigest:
+        start = key_bytes(part.start)
         with self._lock:
-            if part not in self._kept and len(self._kept) >= MAX_KEPT:
-                self._kept.clear()
-                self._depths.clear()
-            self._depths.add(part.bits)
-            kept = self._kept.get(part)
-            return kept if kept is not None else self._kept.setdefault(part, _Kept())
+            kept = self.kept.get(start, part.bits)
+            if kept is None:
+                if len(self.kept) >= MAX_KEPT:
+                    self.kept.clear()
+                kept = KeptDigest(Digest(0, 0))
+                self.kept.set(start, part.bits, kept)
+            return kept
 
 
 def mark(key: bytes, record: StoredRecord) -> int:

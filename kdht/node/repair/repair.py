@@ -94,7 +94,7 @@ class Repair:
         # Clients should not be sent here before the node can answer by itself.
         node.readiness.require(RECORDS)
         self._foreign = Foreign(context, pusher)
-        self.changed = RecordChanged(context.digests.stale, context.sight, self._foreign).changed
+        self.changed = RecordChanged(context.digests.kept, context.sight, self._foreign).changed
         """Called with the key of a record of the own store that has changed. Any thread."""
         self._plan = Plan(context, pusher, joined, self._view_changed)
         # After the plan, which it gives its keys to.

@@ -29,11 +29,13 @@ from kdht.datapath.base import Outgoing
 from kdht.errors import BadPacket, MissingLibrary, StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.storage import StoredRecord, Write
-from kdht.storage.versions import micros
+from kdht.storage.versions import MICROSECONDS
 from kdht.wire.certified import check_certified
 from kdht.wire.limits import MAX_CLOCK_ERROR
 
 cdef uint8_t HOPS = CONTROL_HOPS
+cdef double SECOND = MICROSECONDS
+cdef uint64_t ERROR = MAX_CLOCK_ERROR
 cdef uint32_t CERTIFIED_KINDS = KDHT_RECORD_FLAG_IMMUTABLE | KDHT_RECORD_FLAG_SIGNED
 
 
@@ -92,7 +94,7 @@ cdef class StoreRequests:
         """An empty job."""
         cdef Taken job = Taken.__new__(Taken)
         job.stores, job.now, job.writes, job.newest = self, now, [], 0
-        job.followed = micros(now) + MAX_CLOCK_ERROR
+        job.followed = <uint64_t>(now * SECOND) + ERROR  # versions.micros
         return job
 
     cdef bint add(self, Taken job, const Local *local) except -1:

@@ -1,15 +1,17 @@
 """Sets of keys of 20 bytes against the same sets with numbers, and what a changed record leads to."""
 
+from collections import Counter
 from random import Random
 from types import SimpleNamespace
 
 import pytest
 
-from kdht.node.repair._changed import RecordChanged, Staleness
+from kdht.node.repair._changed import KeptDigest, KeptDigests, RecordChanged
 from kdht.node.repair._key_sets import AnswerableKeys, KeySet
+from kdht.node.repair.bodies import Digest
 from kdht.node.repair.intervals import Intervals
-from kdht.node.repair.ranges import SPACE, View, key_bytes
-from kdht.wire._shared import ID_LEN
+from kdht.node.repair.ranges import SPACE, Range, View, key_bytes
+from kdht.wire._shared import ID_BITS, ID_LEN
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -53,9 +55,32 @@ def test_a_record_that_others_keep_has_repair_look_for_strays(seed):
         key = draw.randbytes(ID_LEN)
         for seen in (view, None):
             foreign = SimpleNamespace(stray=False)
-            RecordChanged(Staleness(_NoLock(), {}, set()), SimpleNamespace(view=seen), foreign).changed(key)
+            RecordChanged(KeptDigests(_NoLock()), SimpleNamespace(view=seen), foreign).changed(key)
             kept = view.kept_range(int.from_bytes(key, "big"))
             assert foreign.stray == (seen is not None and kept is None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_changed_key_marks_the_digests_of_all_ranges_with_it_and_no_others(seed):
+    draw = Random(seed)
+    kept = KeptDigests(_NoLock())
+    ranges: dict[Range, KeptDigest] = {}
+    for _ in range(200):
+        bits = draw.choice((0, 1, 4, 7, 8, 9, 12, 156, ID_BITS))
+        start = draw.getrandbits(bits) << (ID_BITS - bits) if bits else 0
+        digest = ranges.setdefault(Range(start, bits), KeptDigest(Digest(1, 1)))
+        digest.until = 1
+        kept.set(key_bytes(start), bits, digest)
+    assert len(kept) == len(ranges)
+    marked: Counter[Range] = Counter()
+    for start in [draw.getrandbits(ID_BITS), *(each.start for each in [*ranges][:50])]:
+        kept.changed(key_bytes(start))
+        marked.update(each for each in ranges if each.start <= start < each.stop)
+    for each, digest in ranges.items():
+        assert kept.get(key_bytes(each.start), each.bits) is digest
+        assert (digest.stamp, digest.until) == (marked[each], 0 if marked[each] else 1)
+    kept.clear()
+    assert len(kept) == 0
 
 
 class _NoLock:

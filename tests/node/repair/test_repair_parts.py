@@ -41,7 +41,7 @@ class Scene:
 
     def put(self, key: bytes, version: int = 1, expiry: int = 0) -> None:
         write = Write(key, StoredRecord(version, expiry, 0, b"x"))
-        self.store.apply([write], self.now, lambda key, record: self.digests.stale.changed(key))
+        self.store.apply([write], self.now, lambda key, record: self.digests.kept.changed(key))
 
     def of(self, part: Range) -> Digest:
         steps = self.digests.of(part)
