@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Grouped writes: all waiting writes go to disk in one synced batch, then they are confirmed.
 
-A disk does some thousand syncs a second, whatever their size. So the next group collects while the last one is
-synced. The queue is bounded: when it is full, `submit` refuses and the caller answers BUSY.
+A disk does some thousand syncs a second, whatever their size. So the next group collects while the last one
+is synced. The queue is bounded: when it is full, `submit` refuses and the caller answers BUSY.
 
 The plain Python of the same rules is in tests/helpers/plain_writer.py: the tests try both.
 
@@ -32,15 +32,15 @@ cdef class Job:
 cdef class GroupWriter:
     """The thread that writes to `store`; it starts at once. Jobs are confirmed in order.
 
-    All writes of a job go into one batch. A batch takes jobs until it has `max_group` writes. The thread calls
-    `on_change` for each record that a write changed, before it confirms the write.
+    All writes of a job go into one batch. A batch takes jobs until it has `max_group` writes. The thread
+    calls `on_change` for each record that a write changed, before it confirms the write.
     """
 
     cdef object store, on_change, thread
     cdef Py_ssize_t max_group, max_waiting, waiting
     cdef Py_ssize_t groups, written, refused, failed
     cdef list jobs              # that wait
-    cdef list taken             # that the thread has taken off the queue; those from `at` on are still to be written
+    cdef list taken             # that the thread has taken; those from `at` on are still to be written
     cdef Py_ssize_t at
     cdef PyThread_type_lock alarm   # the thread waits for it while there is no job
     cdef bint waits, closing

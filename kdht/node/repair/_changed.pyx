@@ -17,7 +17,8 @@ cdef int ID_LEN = KDHT_ID_LEN
 
 
 cdef class KeptDigest:
-    """The `digest` of one range. It holds until `until`, Unix seconds; 0 means stale. `stamp` counts changes."""
+    """The `digest` of one range. It holds until `until`, Unix seconds; 0 means stale. `stamp` counts changes.
+    """
 
     cdef public object digest
     cdef public object until
@@ -40,8 +41,9 @@ cdef bytes prefix_of(const uint8_t *key, int bits):
 
 
 cdef class KeptDigests:
-    """The kept digests by their ranges, and the marks on those above a changed key. `lock`: for all calls but `changed`,
-    which takes it.
+    """The kept digests by their ranges, and the marks on those above a changed key.
+
+    `lock`: `changed` takes it. For `set` and `clear` the caller has it.
     """
 
     cdef object lock
