@@ -17,6 +17,9 @@ from kdht.lab.cluster import Cluster
 from kdht.lab.wait import wait_until
 from kdht.wire.rights import Token
 
+PAUSE_S = 0.005
+"""Of a writer between two writes: the nodes shall serve, not be busy all the time."""
+
 ClientOf: TypeAlias = Callable[[Token | None], AbstractContextManager[Client]]
 """A client with this token, made in the thread that uses it."""
 
@@ -64,6 +67,7 @@ class Writers:
                 except RequestError as error:
                     self.failed.append(str(error))
                 self.done += 1
+                self._ending.wait(PAUSE_S)
 
     def some_more(self, count: int = 20) -> None:
         before = self.done
