@@ -3,6 +3,7 @@
 import re
 import runpy
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -23,6 +24,7 @@ COMMAND = re.compile(r"\bmake ([a-z]+)")
 PATH = re.compile(
     r"`((?:kdht|include|bpf|nft|contrib|tests|scripts|bench|fuzz|histories|demo|docs)/[\w./@-]+)"
 )
+NAME = re.compile(r"`(_\w+|[A-Z]\w+\.\w+)(?:\(\))?`")
 README_LINES, README_COLUMNS = 150, 100
 DESIGN_WORDS = 1500
 NO_FILES = {"bench/results", "fuzz/build", "kdht/large/chunk/", "kdht/large/journal/"}
@@ -44,6 +46,25 @@ DOCUMENTS = documents()
 
 def of(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+OF_THE_CODE = [
+    path for path in DOCUMENTS if path.name == "CONTRIBUTING.md" or path.parent == ROOT / "docs/design"
+]
+"""The documents that name functions and classes."""
+
+
+@cache
+def words_of_the_code() -> frozenset[str]:
+    command = ["git", "ls-files", "-coz", "--exclude-standard", "*.py", "*.pyx", "*.pxd", "*.c", "*.h"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    sources = [path for name in set(listed.split("\0")) if name and (path := ROOT / name).exists()]
+    return frozenset(word for path in sources for word in re.findall(r"\w+", path.read_text()))
+
+
+def unknown_names(text: str) -> set[str]:
+    """Private names, and names of methods, that a document has and no source."""
+    return {name for name in NAME.findall(text) if not set(re.findall(r"\w+", name)) <= words_of_the_code()}
 
 
 def links(text: str) -> list[str]:
@@ -139,6 +160,19 @@ def test_every_document_is_reached_from_readme() -> None:
 def test_paths_exist(document: Path) -> None:
     named = PATH.findall(document.read_text())
     assert {name for name in named if not (ROOT / name).exists()} <= NO_FILES
+
+
+@pytest.mark.parametrize("document", OF_THE_CODE, ids=of)
+def test_names_are_in_the_code(document: Path) -> None:
+    assert unknown_names(document.read_text()) == set()
+
+
+def test_a_name_that_is_not_in_the_code_is_found() -> None:
+    gone = "_is_" + "gone"
+    assert unknown_names(f"`{gone}`, `Service.{gone}`, `Service.handle`, `any_word`") == {
+        gone,
+        f"Service.{gone}",
+    }
 
 
 def test_glossary_names_a_file_for_most_words() -> None:
