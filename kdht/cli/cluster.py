@@ -26,7 +26,7 @@ from kdht.client import AsyncClient
 from kdht.errors import Disagreement, RequestError
 from kdht.program import control_client
 from kdht.program.answers import Move, RoutingTable, Share, Shares
-from kdht.program.node_status import NodeStatus, Twins
+from kdht.program.node_status import NodeStatus, TwinPair
 
 # Nodes asked at once: each answers within milliseconds, and silent ones must not add up their time-outs.
 WINDOW = 16
@@ -90,7 +90,7 @@ class ClusterSeen(msgspec.Struct, kw_only=True):
     keys: int
     nodes: list[NodeSeen]
     shares: Evenness
-    twins: list[Twins]
+    twins: list[TwinPair]
 
 
 @click.command()
@@ -155,7 +155,7 @@ def _differ(data: ClusterSeen) -> bool:
     return any(node.differs for node in data.nodes)
 
 
-def two_with_one_id(twins: list[Twins]) -> str:
+def two_with_one_id(twins: list[TwinPair]) -> str:
     """The problem and its remedy, in one line."""
     found = "; ".join(f"{' and '.join(pair.addresses)} have the ID {pair.id}" for pair in twins)
     return f"{found}: one of them was copied: stop the copy, move its data directory away, and start it again"

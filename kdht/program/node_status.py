@@ -63,7 +63,7 @@ class AccessState(msgspec.Struct, frozen=True):
     """Of the access secrets whose tokens are accepted."""
 
 
-class Twins(msgspec.Struct, frozen=True):
+class TwinPair(msgspec.Struct, frozen=True):
     """Two nodes with one ID."""
 
     id: str
@@ -123,7 +123,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     unreachable: list[str] = []
     """Members of an IP version that this node has no address of."""
     why_unreachable: str = ""
-    twins: list[Twins] = []
+    twins: list[TwinPair] = []
     """Nodes with one ID that were seen not long ago."""
     yields_to_twin: bool = False
     """Whether this node serves nothing, because an older one has its ID."""

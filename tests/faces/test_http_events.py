@@ -8,8 +8,8 @@ import pytest
 from kdht.errors import Denied, RequestTimeout
 from kdht.faces.http import events
 from kdht.faces.http.answers import Refused
+from kdht.faces.http.caller_memory import CallerMemory
 from kdht.faces.http.events import HEARTBEAT, Event, stream
-from kdht.faces.http.room import Room
 
 TIMEOUT, DENIED, QUIET = "timeout", "denied", "quiet"
 
@@ -46,7 +46,7 @@ def told(watch: Callable[[], AsyncGenerator[str, None]], count: int, known: str 
 
     async def main() -> list[bytes]:
         found: list[bytes] = []
-        parts = stream(watch, event_of, known, Room())
+        parts = stream(watch, event_of, known, CallerMemory())
         async for part in parts:
             found.append(part)
             if len(found) == count:
@@ -86,11 +86,11 @@ def test_an_error_is_raised_before_the_first_state_only() -> None:
 
 def test_without_room_it_ends_and_the_browser_comes_back() -> None:
     async def main() -> None:
-        parts = stream(watches(["a", "longer", QUIET]), event_of, "", Room(len(A)))
+        parts = stream(watches(["a", "longer", QUIET]), event_of, "", CallerMemory(len(A)))
         assert await anext(parts) == A
         with pytest.raises(StopAsyncIteration):
             await anext(parts)
         with pytest.raises(Refused):
-            await anext(stream(watches(["a"]), event_of, "", Room(1)))
+            await anext(stream(watches(["a"]), event_of, "", CallerMemory(1)))
 
     asyncio.run(main())

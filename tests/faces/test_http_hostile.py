@@ -16,9 +16,9 @@ from kdht.errors import ConfigError
 from kdht.faces.http import connection as connections
 from kdht.faces.http import pace, server
 from kdht.faces.http.answers import Answer, Refused, refused
+from kdht.faces.http.caller_memory import CallerMemory
 from kdht.faces.http.connection import Request
 from kdht.faces.http.fields import small_body
-from kdht.faces.http.room import Room
 from kdht.faces.http.server import HttpServer
 
 PATIENCE = 30.0
@@ -412,9 +412,9 @@ def test_a_port_in_use_is_an_error_with_advice() -> None:
 
 
 def test_room_is_bounded_and_comes_back() -> None:
-    room = Room(100)
-    with room.taken(60), room.taken(40), pytest.raises(Refused) as raised:
-        room.taken(1).__enter__()
+    memory = CallerMemory(100)
+    with memory.taken(60), memory.taken(40), pytest.raises(Refused) as raised:
+        memory.taken(1).__enter__()
     assert raised.value.answer.status == 503
-    with room.taken(100):
+    with memory.taken(100):
         pass

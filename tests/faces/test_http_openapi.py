@@ -11,8 +11,8 @@ from paths import ROOT
 
 from kdht.client import MAX_LARGE
 from kdht.faces.http import answers, members, target
+from kdht.faces.http.caller_memory import CallerMemory
 from kdht.faces.http.face import _routes
-from kdht.faces.http.room import Room
 from kdht.wire.limits import MAX_TTL
 from kdht.wire.sets import MAX_MEMBER_TTL, MAX_MEMBERS, MAX_PAYLOAD
 
@@ -33,7 +33,7 @@ def test_it_is_valid() -> None:
 
 @pytest.mark.parametrize("room", ["kv", "sets"])
 def test_it_has_all_methods_and_parameters(room: str) -> None:
-    route = _routes(Room())[room]
+    route = _routes(CallerMemory())[room]
     path = DESCRIPTION["paths"][f"/{room}/{{name}}"]
     assert {method.upper() for method in path if method != "parameters"} == set(route.handlers)
     operations = [path[method.lower()] for method in route.handlers]

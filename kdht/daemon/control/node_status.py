@@ -8,7 +8,7 @@ from kdht.daemon.control.state import DaemonState
 from kdht.daemon.wiring import Parts
 from kdht.node.twins import Pair
 from kdht.program.capabilities import REASONS
-from kdht.program.node_status import AccessState, GoneNode, NodeStatus, Twins
+from kdht.program.node_status import AccessState, GoneNode, NodeStatus, TwinPair
 
 MOST_SHOWN = 3
 """Addresses in a sentence."""
@@ -147,7 +147,8 @@ def _add_running(status: NodeStatus, parts: Parts) -> None:
     status.why_unreachable = _why_unreachable(parts)
     status.yields_to_twin = parts.driver.yields_to_twin
     status.twins = [
-        Twins(pair.id.hex(), (str(pair.addresses[0]), str(pair.addresses[1]))) for pair in parts.driver.twins
+        TwinPair(pair.id.hex(), (str(pair.addresses[0]), str(pair.addresses[1])))
+        for pair in parts.driver.twins
     ]
     status.repair = {name: value for name, value in node["repair"].items() if name != "counters"}
     status.records = parts.store.stats().records

@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 
 from kdht.errors import KdhtError, RequestTimeout
 from kdht.faces.http.answers import EVENTS, NO_STORE, Answer, Refused, refused
+from kdht.faces.http.caller_memory import CallerMemory
 from kdht.faces.http.connection import Request
-from kdht.faces.http.room import Room
 from kdht.faces.http.target import Target
 
 log = logging.getLogger(__name__)
@@ -42,17 +42,20 @@ async def watch(
     event_of: Callable[[T], Event],
     request: Request,
     target: Target,
-    room: Room,
+    memory: CallerMemory,
 ) -> Answer:
     """The answer to a GET that watches. Raises Refused for what no watch takes, and KdhtError if the first state is not to be had."""
     target.only("scope", "watch")
     if request.method == "HEAD":
         raise refused(400, "bad_target", "a watch is a GET")
-    return await answer(stream(begin, event_of, request.headers.get("last-event-id", ""), room))
+    return await answer(stream(begin, event_of, request.headers.get("last-event-id", ""), memory))
 
 
 async def stream(
-    watch: Callable[[], AsyncGenerator[T, None]], event_of: Callable[[T], Event], known: str, room: Room
+    watch: Callable[[], AsyncGenerator[T, None]],
+    event_of: Callable[[T], Event],
+    known: str,
+    memory: CallerMemory,
 ) -> AsyncGenerator[bytes, None]:
     """The events of a watch, without end; the first state only as a heartbeat if the caller knows it by its ID.
 
@@ -68,7 +71,7 @@ async def stream(
                     if event is not None and not is_news and has_begun:
                         continue
                     said = event.pack() if event is not None and is_news else HEARTBEAT
-                    with room.taken(len(said)):
+                    with memory.taken(len(said)):
                         has_begun = True
                         yield said
                     told = event.id if event is not None else told

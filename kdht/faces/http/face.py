@@ -9,9 +9,9 @@ from kdht.client import AsyncClient
 from kdht.config.faces_schema import HttpSection
 from kdht.faces.face import FaceParts
 from kdht.faces.http import members, values
+from kdht.faces.http.caller_memory import CallerMemory
 from kdht.faces.http.clients import ClientPool
 from kdht.faces.http.members import Members
-from kdht.faces.http.room import Room
 from kdht.faces.http.server import HttpServer
 from kdht.faces.http.service import Names, Origins, Route, Service
 from kdht.faces.http.tls import Certificate
@@ -32,7 +32,7 @@ class HttpFace:
         # Callers bring their own tokens: "" keeps $KDHT_TOKEN of this process out.
         self._clients = ClientPool(lambda token, scope: AsyncClient(parts.nodes, token=token, scope=scope))
         service = Service(
-            _routes(Room()),
+            _routes(CallerMemory()),
             self._clients.client,
             rates=Rates(section.rate),
             may_write=parts.rights.may_write,
@@ -79,8 +79,8 @@ def make(section: HttpSection, parts: FaceParts) -> HttpFace:
     return HttpFace(section, parts)
 
 
-def _routes(room: Room) -> dict[str, Route]:
-    kv, sets = Values(room), Members(room)
+def _routes(memory: CallerMemory) -> dict[str, Route]:
+    kv, sets = Values(memory), Members(memory)
     return {
         "kv": Route({"GET": kv.get, "HEAD": kv.get, "PUT": kv.put, "DELETE": kv.delete}, values.PARAMETERS),
         "sets": Route(

@@ -9,10 +9,10 @@ from typing import Any
 from kdht.client import AsyncClient, Member
 from kdht.faces.http import events
 from kdht.faces.http.answers import JSON, NO_STORE, Answer, encoded, of_json, problem, refused
+from kdht.faces.http.caller_memory import CallerMemory
 from kdht.faces.http.connection import Request
 from kdht.faces.http.events import Event
 from kdht.faces.http.fields import payload_members, small_body, ttl_of
-from kdht.faces.http.room import Room
 from kdht.faces.http.target import MAX_NAME, Target
 from kdht.wire.sets import MAX_MEMBER_TTL, MAX_PAYLOAD
 
@@ -29,10 +29,10 @@ ID_BYTES = 8
 
 
 class Members:
-    """The handlers. `room` bounds the memory of answers that wait to be sent."""
+    """The handlers. `memory` bounds the memory of answers that wait to be sent."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, memory: CallerMemory) -> None:
+        self._memory = memory
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
 
     async def get(self, client: AsyncClient, request: Request, target: Target) -> Answer:
@@ -54,7 +54,7 @@ class Members:
         return Answer(200, headers, await anext(rest), rest, length)
 
     async def _sent(self, members: Sequence[Member]) -> AsyncGenerator[bytes, None]:
-        with self._room.taken(_size(members)):
+        with self._memory.taken(_size(members)):
             for piece in _pieces(members):
                 yield piece
 
@@ -76,7 +76,7 @@ class Members:
 
     async def _watch(self, client: AsyncClient, request: Request, target: Target) -> Answer:
         return await events.watch(
-            partial(client.watch_members, target.name), _event, request, target, self._room
+            partial(client.watch_members, target.name), _event, request, target, self._memory
         )
 
 

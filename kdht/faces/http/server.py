@@ -73,6 +73,7 @@ class HttpServer:
         for listener in self._listeners:
             listener.close()
         self._accepting, self._listeners = [], []
+        # An idle connection has no request that could be lost. The others get time for their answers.
         for task, connection in list(self._connections.items()):
             if connection is None or connection.is_idle:
                 task.cancel()
@@ -92,8 +93,10 @@ class HttpServer:
             except OSError as error:
                 self._counts["unaccepted"] += 1
                 log.warning("a connection cannot be accepted", extra={"error": error})
+                # The connection still waits, so without a pause the loop would try again at once, and for ever.
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            # A link-local address has its interface behind a "%".
             ip = Address.of(address[0].partition("%")[0], address[1]).ip
             if not self._has_place(ip):
                 sock.close()
@@ -135,6 +138,7 @@ class HttpServer:
             del self._connections[task]
             client = client_of(ip)
             self._of_client[client] -= 1
+            # Else the counter would remember every address that ever came.
             if not self._of_client[client]:
                 del self._of_client[client]
 

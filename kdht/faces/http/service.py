@@ -71,6 +71,7 @@ class Origins:
         """What an answer has to say to this request's origin."""
         if not self._allowed:
             return ()
+        # Else a cache could give the answer for one page to another page.
         vary = (("Vary", "Origin"),)
         origin = request.headers.get("origin")
         if origin is None or not (self._any or origin in self._allowed):
@@ -79,6 +80,7 @@ class Origins:
 
     def preflight(self, request: Request, methods: str) -> Answer | None:
         """The answer to a browser's question; None if this is none, or not for this origin."""
+        # One header is Vary alone: this origin may read nothing.
         if "access-control-request-method" not in request.headers or len(self.headers(request)) < 2:
             return None
         asked = (("Access-Control-Allow-Methods", methods), ("Access-Control-Allow-Headers", ASKED_FOR))
@@ -127,6 +129,7 @@ class Service:
         return answer._replace(headers=(*answer.headers, *self._origins.headers(request)))
 
     async def _answer(self, request: Request) -> Answer:
+        # First of all: what is too much must cost little.
         if not self._rates.allows(request.ip, self._steady()):
             raise refused(429, "too_fast", "too many requests from your address", (SOON,))
         host = request.headers.get("host", "")

@@ -19,11 +19,11 @@ from kdht.faces.http.answers import (
     problem,
     refused,
 )
+from kdht.faces.http.caller_memory import CallerMemory
 from kdht.faces.http.conditions import Conditions, Part, conditions_of, etag, part_of
 from kdht.faces.http.connection import Request
 from kdht.faces.http.events import Event
 from kdht.faces.http.fields import payload_members, ttl_of
-from kdht.faces.http.room import Room
 from kdht.faces.http.target import Target
 from kdht.wire import Record
 from kdht.wire._shared import MAX_VALUE
@@ -80,10 +80,10 @@ def check(conditions: Conditions, name: str, version: int) -> None:
 
 
 class Values:
-    """The handlers. `room` bounds the memory of large transfers."""
+    """The handlers. `memory` bounds the memory of large transfers."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, memory: CallerMemory) -> None:
+        self._memory = memory
 
     async def get(self, client: AsyncClient, request: Request, target: Target) -> Answer:
         if target.flag("watch"):
@@ -124,7 +124,7 @@ class Values:
         return Answer(status, headers, first, parts, end - begin)
 
     async def _parts(self, opened: OpenValue, begin: int, end: int) -> AsyncGenerator[bytes, None]:
-        with self._room.taken(TRANSFER_BYTES if opened.is_large else opened.size):
+        with self._memory.taken(TRANSFER_BYTES if opened.is_large else opened.size):
             async with aclosing(opened.parts(begin, end)) as parts:
                 async for part in parts:
                     yield part
@@ -138,12 +138,14 @@ class Values:
         if is_small:
             value = b"".join([part async for part in request.body])
 
+            # As a stream, too: callers do not know what is large, and this removes the parts of an older large value.
             async def write_small(version: int | None) -> int:
                 return await client.put_stream(target.name, _once(value), ttl, if_version=version)
 
             version = await conditioned(client, target.name, conditions, write_small, WRITE_TRIES)
         else:
             version = await self._put_large(client, request, target.name, conditions, ttl)
+        # The version as text: JavaScript and jq lose digits of large numbers.
         is_new = conditions.version == 0
         return of_json({"version": str(version)}, 201 if is_new else 200, (NO_STORE, ("ETag", etag(version))))
 
@@ -157,7 +159,8 @@ class Values:
         async def write(version: int | None) -> int:
             return await client.put_stream(name, request.body, ttl, if_version=version)
 
-        with self._room.taken(TRANSFER_BYTES):
+        with self._memory.taken(TRANSFER_BYTES):
+            # Once: the body can be read once only, so a conflict is the answer.
             return await conditioned(client, name, conditions, write, 1)
 
     async def delete(self, client: AsyncClient, request: Request, target: Target) -> Answer:
@@ -173,7 +176,7 @@ class Values:
         return Answer(204) if existed else problem(404, "not_found", f"{target.name!r}: there was no value")
 
     async def _watch(self, client: AsyncClient, request: Request, target: Target) -> Answer:
-        return await events.watch(partial(client.watch, target.name), _event, request, target, self._room)
+        return await events.watch(partial(client.watch, target.name), _event, request, target, self._memory)
 
 
 def _headers(opened: OpenValue) -> Headers:

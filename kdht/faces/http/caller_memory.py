@@ -9,7 +9,7 @@ from kdht.faces.http.answers import SOON, refused
 MAX_BYTES = 128 << 20
 
 
-class Room:
+class CallerMemory:
     """`most` bytes in all."""
 
     def __init__(self, most: int = MAX_BYTES) -> None:
