@@ -221,6 +221,7 @@ class Cluster:
         """
         self.nodes: list[LabNode] = []
         self._stack = ExitStack()
+        # Its own, so that nodes of two clusters on one machine never believe each other.
         self.secret = secrets.token_hex(16)
         self._bucket_size = cast(int, (settings or {}).get("node", {}).get("bucket_size", K))
         first = str(places[0].addresses[0])
@@ -246,6 +247,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start all, the first one before the others, and wait until all know each other."""
+        # The others join through the first. A node whose bootstrap is silent asks again with growing pauses.
         first, *others = self.nodes
         first.start()
         wait_until(first.started, f"{first.name} to start", READY_TIMEOUT)
@@ -269,6 +271,7 @@ class Cluster:
     def stop(self) -> None:
         """End all daemons, in parallel. Once all have ended, raises LabError if one had to be killed."""
         living = [node for node in self.nodes if node.alive()]
+        # All at once: an end waits for the disk, and dozens one by one would take minutes.
         for node in living:
             node.terminate()
         with ExitStack() as stack:

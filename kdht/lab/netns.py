@@ -34,6 +34,7 @@ STOP_TIMEOUT = 15.0
 """Seconds from SIGTERM to SIGKILL."""
 
 _NO_DAD = 0x02  # IFA_F_NODAD
+# Those of a new host that is no router. Without duplicate address detection an IPv6 address is usable at once.
 _HOST_SYSCTLS = {
     "net/ipv4/ip_forward": 0,
     "net/ipv4/conf/all/rp_filter": 0,
@@ -66,6 +67,7 @@ class Host:
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a process here, in a session of its own; it is ended with the lab at the latest."""
         options.setdefault("start_new_session", True)
+        # A signal between the start and the list would leave a process that nobody ends.
         with signals.deferred():
             with self.enter():
                 process = subprocess.Popen(list(command), **options)
@@ -87,6 +89,7 @@ class Host:
     def stop_processes(self) -> None:
         """SIGTERM to all processes of `popen`; SIGKILL to those that do not end."""
         running = [process for process in self._processes if process.poll() is None]
+        # All get the signal before one is waited for, so they end together.
         for process in running:
             process.terminate()
         for process in running:
@@ -157,6 +160,7 @@ class Host:
     def lose(self, permille: int, port: int | None = None) -> None:
         """Drop a share of the arriving packets, at random; 0 ends it. Counted as `lost`."""
         self.run(["nft", "delete", "table", "inet", "lab_loss"], check=False)
+        # Not on loopback: no network is in between.
         if permille:
             udp = f"udp dport {port} " if port else ""
             self.nft(
@@ -190,6 +194,7 @@ class Lab:
         with ExitStack() as stack:
             stack.enter_context(signals.ended_by_sigterm())
             stack.enter_context(_alone(self.prefix))
+            # A killed run of the same prefix left its namespaces.
             self._remove_all()
             stack.callback(self._remove_all)
             self.bridge = self._new_host("bridge")

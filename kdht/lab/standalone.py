@@ -52,6 +52,7 @@ def standalone(
         node=NoNode(),
         access=access or Access(OPEN),
         observer=Unobserved(),
+        # Seeded, so that a run can be repeated.
         rng=Random(1),
         clock=clock,
         room=store.room,

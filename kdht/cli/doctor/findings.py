@@ -107,6 +107,7 @@ def examined(config: Path, given: Path | None) -> Subject:
         daemon_error = str(error)
     own = _own(settings, status)
     is_denied = "permission denied" in daemon_error
+    # Who may not use the control socket can still learn whether the node answers clients.
     heard, silent = answering(own) if is_denied else ([], [])
     return Subject(
         config_path=config,

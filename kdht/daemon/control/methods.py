@@ -136,6 +136,7 @@ class Methods:
     async def _switch(self, params: Params) -> DatapathChoice:
         """Change the datapath while traffic flows; the old one stays if the new one cannot start."""
         datapaths = self._state.node().datapaths
+        # On a thread: it runs nft and waits for a worker, and the loop has probes to send meanwhile.
         await asyncio.to_thread(datapaths.switch, str(params.get("kind")))
         return await self._datapath(params)
 
@@ -143,6 +144,7 @@ class Methods:
         """Leave the cluster and give the records away. A further call shows the progress."""
         parts = self._state.node().parts
         left = parts.store.stats().records
+        # Nobody could take them, so the drain would never end.
         if left and not parts.driver.contacts():
             raise KdhtError(f"no other node is known that could take {left} records: use kdhtctl stop")
         drain(parts)
@@ -160,6 +162,8 @@ class Methods:
         parts, _, moves, _ = self._state.node()
         if not parts.driver.status()["repair"]["draining"]:
             raise KdhtError("no drain goes on")
+        # It has said LEAVE to all and given records away. That is the state after a restart, so the same code
+        # handles it.
         moves.cancel()
         self._anew.set()
         return DrainCancelled(parts.store.stats().records)
@@ -170,6 +174,7 @@ class Methods:
         return ReloadAnswer([key.epoch for key in self._state.settings.keys], waiting)
 
     async def _stop(self, params: Params) -> Stopping:
+        # Nothing is waited for here: the end of the control socket tells `kdhtctl stop` that everything is restored.
         self._stopping.set()
         return Stopping(os.getpid(), str(self._state.settings.address))
 
@@ -234,5 +239,6 @@ def _packets(parts: Parts, datapaths: Datapaths) -> dict[str, dict[str, int]]:
     queues = [parts.core.counters(lane) for lane in QUEUE_LANES]
     queued = {reason: sum(lane[reason] for lane in queues) for reason in socket_lane}
     in_kernel = datapaths.xdp_counters() or dict.fromkeys(socket_lane, 0)
+    # The core adds up its own lanes. The XDP program counts in a map of its own.
     total = {reason: count + in_kernel[reason] for reason, count in parts.core.counters().items()}
     return {"socket": socket_lane, "nfqueue": queued, "ebpf": in_kernel, "all": total}

@@ -75,6 +75,7 @@ class NetworkMethods:
         others = [contact.address for contact in chosen if contact != parts.contact]
         held = {holder.address: holder for holder in await _survey(parts, key, others)}
         if parts.contact in chosen:
+            # A slow disk must not delay probes.
             own = await asyncio.to_thread(parts.store.get, key, UnixTime(time.time()))
             held[parts.contact.address] = Holder(parts.contact.address, True, own)
         return Replicas(
@@ -97,6 +98,7 @@ class NetworkMethods:
         if not 1 <= len(wanted) <= MAX_ADDRESSES:
             raise ConfigError(f"join takes 1 to {MAX_ADDRESSES} addresses, not {len(wanted)}")
         addresses = [_address(text) for text in wanted]
+        # The node leaves out addresses of the other IP version, and a join through none would wait in silence.
         if not any(map(parts.driver.speaks_to, addresses)):
             raise ConfigError(f"{', '.join(wanted)}: {other_version(parts.contact.address)}")
         parts.driver.join(addresses)
@@ -109,6 +111,7 @@ class NetworkMethods:
         id = _id_among(wanted, parts.driver.gone, [*parts.driver.contacts(), parts.contact])
         known = {contact.id for contact in parts.driver.gone}
         told = await parts.driver.forget(id)
+        # One contact that hears it is enough: a write must not be confirmed without a replica that may come back.
         living = "" if told is None else ", ".join(_places(told, Fate.LIVES))
         if told is None or living:
             raise Disagreement(

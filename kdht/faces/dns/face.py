@@ -54,6 +54,7 @@ def network_of(asker: Address) -> bytes:
 
 def zone_of(section: DnsSection, nodes: Sequence[str]) -> Zone:
     """The zone of a configuration. `nodes`: addresses of the node beside the face, for its own name."""
+    # A wildcard is no address that a resolver could ask.
     listen = [at.host for at in section.listen if not at.is_wildcard]
     return Zone(
         origin=_absolute(section.zone),
@@ -94,6 +95,7 @@ class DnsFace:
             await tcp.start()
 
     async def stop(self) -> None:
+        # Sockets first: no query comes while those that wait are dropped.
         for udp in self._udp:
             udp.stop()
         for tcp in self._tcp:
@@ -115,6 +117,7 @@ class DnsFace:
         answer = self._service.at_once(data, Address(peer.ip, peer.port), stream=False)
         if isinstance(answer, bytes):
             self._udp[number].send(answer, peer)
+        # Bounded, because anybody can send queries, and each waits for a read.
         elif answer is not None and len(self._tasks) < MAX_WAITING:
             task = asyncio.create_task(self._find_and_send(number, answer, peer))
             self._tasks.add(task)
