@@ -33,7 +33,7 @@ from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.member_reads import MemberReads, MembersDone, MembersOutcome
 from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.writes import pack_stored
-from kdht.node.sets.index import SetIndex
+from kdht.node.sets.index import Listing, SetIndex
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.storage._cache import RecordCache
 from kdht.times import UnixTime
@@ -41,7 +41,7 @@ from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_re
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 from kdht.wire.certified import CERTIFIED, check_certified, is_bare, promise_nonce
 from kdht.wire.limits import MAX_WIRE_EXPIRY
-from kdht.wire.sets import ListPage, pack_list, parse_listing
+from kdht.wire.sets import parse_listing
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
@@ -344,13 +344,13 @@ class Coordinator:
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
     def read_members(
-        self, turn: Turn, set_key: bytes, start: int, own: ListPage, done: MembersDone, *, caught_up: bool
+        self, turn: Turn, set_key: bytes, start: int, own: Listing, done: MembersDone, *, caught_up: bool
     ) -> None:
         """Ask the other replicas for their members of a set too; `own` is what this node has from `start` on. `caught_up`: as
         in `read`.
         """
         if not self.cluster.joined or self.cluster.barred:
-            done(turn, MembersOutcome(own, enough=False))
+            done(turn, MembersOutcome(own.page, enough=False))
             return
         replica = self.responsible(set_key)
         self._member_reads.gather_members(
@@ -513,4 +513,4 @@ class Coordinator:
     def _list(self, request: Datagram, key: bytes, now: UnixTime) -> tuple[Status, bytes]:
         self.counters["lists"] += 1
         start = parse_listing(request.data[HEADER_LEN:])
-        return Status.OK, pack_list(self._sets.all(key, start, now))
+        return Status.OK, self._sets.listing(key, start, now).packed

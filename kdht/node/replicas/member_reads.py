@@ -4,6 +4,8 @@ It asks as a quorum read does (`quorum_reads`), with LIST in place of FETCH. Eac
 on, as many as fit, and its tombstones. So their union is known up to the nearest end of those pages. The newer of two
 copies counts; a tombstone that is newer hides the member.
 
+A page that is byte for byte the own one, as nearly always, is neither read nor joined.
+
 Nothing is written back to a majority before the answer: an announcement that was acknowledged is at one already, and of
 one that was not, two readers may differ. The own store takes what it lacks.
 """
@@ -15,6 +17,7 @@ from kdht.errors import BadPacket
 from kdht.node.replicas._turns import Outcome, Planned, Turn
 from kdht.node.replicas.calls import ReplicaAnswer, ReplicaQuestion
 from kdht.node.replicas.quorum_reads import QuorumReads, ReadJob
+from kdht.node.sets.index import Listing
 from kdht.storage import StoredRecord, Write, newer
 from kdht.storage.record import TOMBSTONE
 from kdht.storage.versions import is_possible_version, latest_version
@@ -40,12 +43,12 @@ class MembersJob(ReadJob):
     __slots__ = ("own", "pages", "start", "told")
 
     def __init__(
-        self, question: ReplicaQuestion, start: int, own: ListPage, need: int, told: MembersDone
+        self, question: ReplicaQuestion, start: int, own: Listing, need: int, told: MembersDone
     ) -> None:
         super().__init__(question, None, need, _nothing, quorum=True)
         self.start = start
         self.own = own
-        self.pages = [own]
+        self.pages = [own.page]
         """What this node and each heard one has."""
         self.told = told
 
@@ -58,7 +61,7 @@ class MemberReads(QuorumReads):
         turn: Turn,
         set_key: bytes,
         start: int,
-        own: ListPage,
+        own: Listing,
         need: int,
         done: MembersDone,
         *,
@@ -73,23 +76,28 @@ class MemberReads(QuorumReads):
     def _take(self, turn: Turn, job: ReadJob, address: Address, answer: ReplicaAnswer) -> None:
         assert isinstance(job, MembersJob)
         try:
-            page = self._untrusted_page(answer.body, job.start, turn.now)
+            page = self._untrusted_page(job, answer.body, turn.now)
         except BadPacket:
             self._context.counters["calls_unreadable"] += 1
             if job.done is not None:
                 self._fetch_next(turn, job)
             return
         job.pages.append(page)
-        self._context.clock.seen(max((each.version for each in page.listed), default=0), turn.now)
+        newest = (
+            job.own.newest if page is job.own.page else max((each.version for each in page.listed), default=0)
+        )
+        self._context.clock.seen(newest, turn.now)
         caught_up = answer.status is not Status.UNCONFIRMED
         job.take(address, None, caught_up=caught_up)
         if not caught_up and job.done is not None and (address in job.replicas or job.is_short):
             self._fetch_next(turn, job)
 
-    def _untrusted_page(self, body: bytes, start: int, now: UnixTime) -> ListPage:
+    def _untrusted_page(self, job: MembersJob, body: bytes, now: UnixTime) -> ListPage:
         """Raises BadPacket."""
+        latest, start = latest_version(now, self._context.cluster.policy.window), job.start
+        if body == job.own.packed and is_possible_version(job.own.newest, latest):
+            return job.own.page
         page = parse_list(body)
-        latest = latest_version(now, self._context.cluster.policy.window)
         for place, version, expiry, flags, payload in page.listed:
             if not (version and expiry and is_possible_version(version, latest)):
                 raise BadPacket("BAD_VERSION", f"a member with version {version} and expiry {expiry}")
@@ -106,9 +114,13 @@ class MemberReads(QuorumReads):
         job.done = None
         if job.alarm is not None:
             job.alarm[2] = None
-        page = joined(job.pages, turn.now)
-        if None in job.has:  # this node is a replica
-            self._mend(turn, job.key, job.own, page)
+        own = job.own.page
+        if job.own.first_end > turn.now and all(each is own for each in job.pages):
+            page = own
+        else:
+            page = joined(job.pages, turn.now)
+            if None in job.has:  # this node is a replica
+                self._mend(turn, job.key, own, page)
         job.told(turn, MembersOutcome(page, enough))
 
     def _mend(self, turn: Turn, set_key: bytes, own: ListPage, page: ListPage) -> None:

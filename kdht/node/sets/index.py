@@ -40,11 +40,14 @@ from kdht.wire.sets import (
     Member,
     MembersPage,
     id_of,
+    pack_list,
 )
 
 MAX_ENTRIES = 2 * MAX_MEMBERS
 """Members of all sets in memory, about: the set that was asked for last stays, whatever it has."""
 MAX_SETS = 4096
+MAX_LISTINGS = 2048
+"""In memory: some kilobytes each."""
 MAX_SCANNED = 4 * MAX_MEMBERS
 """Records that one set's first read looks at."""
 
@@ -60,6 +63,22 @@ class Part(NamedTuple):
     number: int = 0
     parts: int = 1
     """Of so many equal parts it has this number."""
+
+
+class Listing:
+    """What this node tells of a set from one place on (LIST), with what follows from that. It never changes."""
+
+    __slots__ = ("first_end", "newest", "packed", "page", "replies")
+
+    def __init__(self, page: ListPage) -> None:
+        self.page = page
+        self.packed = pack_list(page)
+        self.newest = max((each.version for each in page.listed), default=0)
+        """The greatest version."""
+        self.first_end = min((each.expiry for each in page.listed), default=MAX_EXPIRY)
+        """No record ends earlier."""
+        self.replies: dict[tuple[Part, int, int], bytes] = {}
+        """Replies that were made of it alone: by part, room in bytes, and Unix second."""
 
 
 class Living:
@@ -84,6 +103,8 @@ class NearbySets:
         """Places whose records were confirmed to their announcers by this node; whether on disks."""
         self.next_end = MAX_EXPIRY
         """No record ends earlier."""
+        self.changes = 0
+        """Steps with every change."""
 
     def living(self, rest: bytes) -> Living:
         return self._living.get(rest) or Living()
@@ -93,6 +114,7 @@ class NearbySets:
         known = self.records.get(place)
         if known is not None and newer(known, record):
             return
+        self.changes += 1
         self._remove(place)
         if record.deleted:
             insort(self.graves, place)
@@ -109,6 +131,7 @@ class NearbySets:
         """Forget what has expired."""
         if now < self.next_end:
             return
+        self.changes += 1
         for place in [place for place, each in self.records.items() if not alive(each, now, ANY_VERSION)]:
             self._remove(place)
         self.next_end = min((record.expiry for record in self.records.values()), default=MAX_EXPIRY)
@@ -129,6 +152,15 @@ class NearbySets:
             del self._living[rest]
 
 
+class _Kept(NamedTuple):
+    """A listing, and what it was made of."""
+
+    found: NearbySets
+    changes: int
+    """As in NearbySets. After another change it is another listing."""
+    listing: Listing
+
+
 class SetIndex:
     """One node's."""
 
@@ -139,6 +171,8 @@ class SetIndex:
         """By the first SHARED_LEN bytes of their keys. Every write looks here whether its record belongs to one."""
         self.held = 0
         """Records in all of them."""
+        self._listings: OrderedDict[tuple[bytes, int], _Kept] = OrderedDict()
+        """By the set's key and the place from where on; those that were asked for last."""
 
     def changed(self, key: bytes, record: StoredRecord) -> bool:
         """The store has taken this record. Whether a reader sees more of it than another end."""
@@ -215,29 +249,22 @@ class SetIndex:
 
     def living(self, set_key: bytes, start: int, room: int, now: UnixTime) -> ListPage:
         """The members from a place on, as many as fit into a MEMBERS' reply of `room` bytes. Raises StorageError."""
-        return self._page(set_key, start, room, now, ENTRY_LEN, graves=False)
+        with self._lock:
+            return _page_of(self._found(set_key, now), set_key, start, room, ENTRY_LEN, graves=False)
 
-    def all(self, set_key: bytes, start: int, now: UnixTime) -> ListPage:
+    def listing(self, set_key: bytes, start: int, now: UnixTime) -> Listing:
         """The same for a LIST's reply, with tombstones. Raises StorageError."""
-        return self._page(set_key, start, MAX_BODY, now, LISTED_LEN, graves=True)
-
-    def _page(
-        self, set_key: bytes, start: int, room: int, now: UnixTime, head: int, *, graves: bool
-    ) -> ListPage:
         with self._lock:
             found = self._found(set_key, now)
-            living = found.living(set_key[SHARED_LEN:])
-            listed: list[Listed] = []
-            room -= HEAD_LEN
-            buried = _from(found.graves, start) if graves else ()
-            for place in heapq.merge(_from(living.places, start), buried):
-                version, expiry, flags, value = found.records[place]
-                payload = value[PLACE_LEN:]
-                room -= head + len(payload)
-                if room < 0:
-                    return ListPage(len(living.places), id_of(place), listed)
-                listed.append(Listed(place, version, expiry, flags, payload))
-            return ListPage(len(living.places), END, listed)
+            kept = self._listings.get((set_key, start))
+            if kept is not None and kept.found is found and kept.changes == found.changes:
+                self._listings.move_to_end((set_key, start))
+                return kept.listing
+            listing = Listing(_page_of(found, set_key, start, MAX_BODY, LISTED_LEN, graves=True))
+            self._listings[set_key, start] = _Kept(found, found.changes, listing)
+            if len(self._listings) > MAX_LISTINGS:
+                self._listings.popitem(last=False)
+            return listing
 
     def _found(self, key: bytes, now: UnixTime) -> NearbySets:
         shared = key[:SHARED_LEN]
@@ -299,6 +326,23 @@ def as_seen(page: MembersPage, now: UnixTime) -> MembersPage:
     return page._replace(
         members=[Member(id, max(expiry - math.ceil(now), 1), payload) for id, expiry, payload in page.members]
     )
+
+
+def _page_of(
+    found: NearbySets, set_key: bytes, start: int, room: int, head: int, *, graves: bool
+) -> ListPage:
+    living = found.living(set_key[SHARED_LEN:])
+    listed: list[Listed] = []
+    room -= HEAD_LEN
+    buried = _from(found.graves, start) if graves else ()
+    for place in heapq.merge(_from(living.places, start), buried):
+        version, expiry, flags, value = found.records[place]
+        payload = value[PLACE_LEN:]
+        room -= head + len(payload)
+        if room < 0:
+            return ListPage(len(living.places), id_of(place), listed)
+        listed.append(Listed(place, version, expiry, flags, payload))
+    return ListPage(len(living.places), END, listed)
 
 
 def _is_members(record: StoredRecord) -> bool:

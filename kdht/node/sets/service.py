@@ -22,7 +22,7 @@ from kdht.node.replicas.leases import Leases
 from kdht.node.replicas.member_reads import MembersOutcome
 from kdht.node.replicas.writes import Done, Written
 from kdht.node.replies import Replies, ReplyBatch
-from kdht.node.sets.index import Part, SetIndex, as_seen, page_of_members
+from kdht.node.sets.index import Listing, Part, SetIndex, as_seen, page_of_members
 from kdht.node.sets.news import watched_at
 from kdht.storage import StoredRecord
 from kdht.storage._members_cache import MembersCache
@@ -53,6 +53,8 @@ from kdht.wire.sets import (
     parse_question,
 )
 
+MAX_REPLIES = 16
+"""Kept for one listing."""
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
 _REQUEST_ID = FIELD["request_id"]
@@ -200,11 +202,11 @@ class SetService:
                     page = self._answer(request, answers, asked, part, living)
                     self._keep(set_key, begun, asked, part, page)
                     return True
-            own = self._index.all(set_key, part.start, now)
+            own = self._index.listing(set_key, part.start, now)
         except StorageError:
             answers.add(request, Status.STORAGE_FAILED)
             return True
-        done = partial(self._found, request, now, asked, part)
+        done = partial(self._found, request, now, asked, part, own)
         with self._coordinator.turn(now) as turn:
             self._coordinator.read_members(turn, set_key, part.start, own, done, caught_up=caught_up)
         return False
@@ -242,10 +244,17 @@ class SetService:
         arrived: UnixTime,
         asked: "_Asked",
         part: Part,
+        own: Listing,
         turn: Turn,
         found: MembersOutcome,
     ) -> None:
         answers = self._replies.batch(turn.now)
+        made_of = part, asked.room, math.ceil(turn.now)
+        # The majority has what this node has, and a reply was made of that in this second.
+        if found.enough and found.page is own.page and not asked.watches and made_of in own.replies:
+            answers.add(request, Status.OK, own.replies[made_of])
+            self._late.send(turn, request, arrived, answers)
+            return
         living = [each for each in found.page.listed if not each.flags & TOMBSTONE]
         coordinator = self._coordinator
         strict = asked.strict
@@ -253,7 +262,11 @@ class SetService:
             lacks = strict and coordinator.cluster.joined and coordinator.lacks(coordinator.need_to_read)
             answers.add(request, Status.TOO_FEW if lacks else Status.UNCONFIRMED)
         else:
-            self._answer(request, answers, asked, part, found.page._replace(listed=living))
+            page = self._answer(request, answers, asked, part, found.page._replace(listed=living))
+            if found.enough and found.page is own.page and not asked.watches:
+                if len(own.replies) >= MAX_REPLIES:
+                    own.replies.clear()  # of seconds that are over
+                own.replies[made_of] = pack_members(as_seen(page, turn.now))
         self._late.send(turn, request, arrived, answers)
 
     @staticmethod

@@ -145,7 +145,7 @@ def test_tombstones_are_told_to_nodes_and_not_to_readers():
     world.add("web", 2, b"b")
     world.bury("web", 2)
     assert [member.payload for member in world.ask("web", FIRST).members] == [b"a"]
-    page = world.index.all(hash_key("web"), FIRST, NOW)
+    page = world.index.listing(hash_key("web"), FIRST, NOW).page
     assert page.total == 1
     assert sorted((each.flags, each.payload) for each in page.listed) == [(0, b"a"), (TOMBSTONE, b"")]
 
@@ -154,11 +154,11 @@ def test_a_page_for_nodes_ends_where_its_room_ends():
     world = World()
     for number in range(100):
         world.add("web", number)
-    page = world.index.all(hash_key("web"), FIRST, NOW)
+    page = world.index.listing(hash_key("web"), FIRST, NOW).page
     assert len(page.listed) == (MAX_BODY - HEAD_LEN) // (LISTED_LEN + 6) == 32
     assert len(pack_list(page)) <= MAX_BODY
     assert page.next > page.listed[-1].place[0]
-    rest = world.index.all(hash_key("web"), page.next, NOW)
+    rest = world.index.listing(hash_key("web"), page.next, NOW).page
     assert not {each.place for each in page.listed} & {each.place for each in rest.listed}
 
 
@@ -178,7 +178,7 @@ def test_what_lies_beside_is_no_member():
         world.store.apply([Write(key, record)], NOW, world.index.changed)
     assert world.ask("web", FIRST).total == 1
     # Also if the index has not seen them come.
-    assert SetIndex(world.store).all(web, FIRST, NOW).total == 1
+    assert SetIndex(world.store).listing(web, FIRST, NOW).page.total == 1
 
 
 def test_sets_that_nobody_asks_for_are_forgotten(monkeypatch):

@@ -113,6 +113,6 @@ def test_the_union_of_a_majority_has_all_that_a_majority_took(data, stored):
             if replica is not missing:
                 replica.take(write)
     heard = data.draw(st.permutations(replicas))[:2]
-    page = joined([replica.index.all(SET, FIRST, NOW) for replica in heard], NOW)
+    page = joined([replica.index.listing(SET, FIRST, NOW).page for replica in heard], NOW)
     shown = {id_of(each.place): each.payload for each in page.listed if not each.flags & TOMBSTONE}
     assert shown == living(model(stored))
