@@ -100,7 +100,9 @@ def _explained(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise NoDaemon(f"{path}: no such socket: no daemon runs there: {_HINT}") from None
     except ConnectionRefusedError:
-        raise NoDaemon(f"{path}: nobody listens: its daemon has died: {_HINT}") from None
+        # The kernel refuses a connection to any file that is no socket, too.
+        why = "nobody listens: its daemon has died" if path.is_socket() else "no socket, but another file"
+        raise NoDaemon(f"{path}: {why}: {_HINT}") from None
     except (BrokenPipeError, ConnectionResetError):
         raise _cut_off(path) from None
     except PermissionError:

@@ -183,3 +183,9 @@ def test_the_list_of_commands_with_requests_is_complete():
     """`doctor` reports that nobody answers as a finding; the others need no daemon: test_cli_setup.py, root/test_cli_nft.py,
     daemon/test_tokens.py."""
     assert {arguments[0] for arguments in (*ASKS_DAEMON, *ASKS_NODE)} | alone == set(COMMANDS)
+
+
+def test_a_file_that_is_no_socket_is_called_so(tmp_path):
+    path = tmp_path / "no-socket"
+    path.write_text("")
+    bad(Ctl(path)("status"), 5, str(path), "no socket, but another file", "--socket")

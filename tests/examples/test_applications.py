@@ -73,7 +73,7 @@ def listens(port):
 class Service:
     """An HTTP service on a port of its own. `answer` is called with each path: the headers and the body."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, host="127.0.0.1", port=0):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 headers, body = answer(self.path)
@@ -86,7 +86,7 @@ class Service:
             def log_message(self, *arguments):
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer((host, port), Handler)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
@@ -120,13 +120,15 @@ def fetch(url, method="GET", **headers):
 # --- nginx -------------------------------------------------------------------------------
 
 
-def nginx_folder(directory, port):
-    """Where nginx runs: the example's configuration, with another port."""
+def nginx_folder(directory, port, conf="nginx.conf", others=()):
+    """Where nginx runs: the example's configuration, with another port. `others`: more to replace."""
     for name in ("upstreams", "tmp"):
         (directory / name).mkdir()
-    text = (EXAMPLES / "nginx/nginx.conf").read_text()
-    assert "127.0.0.1:8080" in text
-    (directory / "nginx.conf").write_text(text.replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
+    text = (EXAMPLES / "nginx" / conf).read_text()
+    for old, new in (("127.0.0.1:8080", f"127.0.0.1:{port}"), *others):
+        assert old in text
+        text = text.replace(old, new)
+    (directory / conf).write_text(text)
     return directory
 
 
@@ -173,6 +175,49 @@ def test_nginx_follows_the_instances_of_a_service(cluster, nodes, client, tmp_pa
         wait_until(lambda: fetch(url)[0] == 502, "502", timeout=LOST)
         proxy.kill(signal.SIGQUIT)
         assert upstreams.process.poll() is None
+
+
+@contextmanager
+def dns_face(node, directory):
+    """A DNS face beside the node, as a process of its own. Its port."""
+    port = free_tcp_port()
+    host, _, node_port = node.rpartition(":")
+    config = directory / "faces.toml"
+    config.write_text(
+        f'[node]\nlisten = ["{host}:{node_port}"]\n[[key]]\nsecret = "for cookies alone, 16"\n'
+        f'[dns]\nlisten = ["127.0.0.1:{port}"]\nttl = 1\nnegative_ttl = 1\n'
+    )
+    config.chmod(0o600)
+    with Program([sys.executable, "-m", "kdht.faces.main", "--config", config]):
+        wait_until(lambda: listens(port), "the DNS face", timeout=LOST)
+        yield port
+
+
+def test_nginx_finds_the_instances_by_dns(nodes, client, tmp_path):
+    need("nginx", "nginx-light")
+    port, service_port = free_tcp_port(), free_tcp_port()
+    hosts = ["127.0.0.21", "127.0.0.22"]
+    url = f"http://127.0.0.1:{port}/"
+    with ExitStack() as stack:
+        dns = stack.enter_context(dns_face(nodes[0], tmp_path))
+        others = [
+            ("127.0.0.1:5353", f"127.0.0.1:{dns}"), ("web.kdht", "shop.kdht"), (":8081", f":{service_port}")
+        ]  # fmt: skip
+        folder = nginx_folder(tmp_path, port, "nginx-dns.conf", others)
+        for name, host in zip((b"a", b"b"), hosts, strict=True):
+            stack.enter_context(Service(lambda path, name=name: ({}, name), host, service_port))
+            client.announce_once("shop", f"{host}:{service_port}".encode(), ttl=600)
+        command = ["nginx", "-p", str(folder), "-c", "nginx-dns.conf", "-e", "stderr"]
+        proxy = stack.enter_context(Program(command))
+        wait_until(lambda: listens(port), "nginx", timeout=LOST)
+        seen = set()
+        wait_until(lambda: seen.update([fetch(url)[2]]) or {b"a", b"b"} <= seen, "both", timeout=LOST)
+        assert client.withdraw("shop", f"{hosts[0]}:{service_port}".encode())
+        wait_until(lambda: {fetch(url)[2] for _ in range(6)} == {b"b"}, "only the other", timeout=LOST)
+        assert client.withdraw("shop", f"{hosts[1]}:{service_port}".encode())
+        wait_until(lambda: fetch(url)[0] == 502, "502", timeout=LOST)
+        # Its worker, too: that holds the pipe.
+        proxy.kill(signal.SIGQUIT)
 
 
 def test_upstreams_refuses_a_name_that_nginx_would_not_take(nodes, tmp_path):
