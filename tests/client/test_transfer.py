@@ -1,5 +1,7 @@
 """Bursts: the batched socket beside its plain twin, and what becomes of a request that has no common answer."""
 
+import asyncio
+import os
 import random
 import socket
 from collections.abc import Callable, Iterator
@@ -10,7 +12,7 @@ import pytest
 from scripted_node import drop, refusal, reply_to
 from scripted_store import ScriptedStore
 
-from kdht import Client
+from kdht import AsyncClient, Client
 from kdht.client import _calls as calls
 from kdht.client import _nodes, _transfer
 from kdht.client._bulk import BulkSocket
@@ -19,6 +21,7 @@ from kdht.client._journal import ABSENT_IN_A_ROW
 from kdht.client._manifest import CHUNK_SIZE, Manifest, chunk_name
 from kdht.client._plain_bulk import BATCH, PlainBulkSocket
 from kdht.client._transfer import LEAST_WINDOW, MOST_WINDOW, Window
+from kdht.errors import RequestError
 from kdht.wire import OFFSET, Message, hash_key, pack_request, parse
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Op, Status
@@ -281,3 +284,32 @@ def test_a_slow_cluster_is_not_asked_twice_for_everything(monkeypatch: pytest.Mo
             transfer.received(session.state.nodes.current, slow.now)
             transfer._exchanges.clear()  # they are answered at once
     assert len(answered) > 1500
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_an_ended_read_leaves_no_socket(end: str) -> None:
+    """A cancelled one, and one whose client is closed under it."""
+
+    async def run(name: str) -> None:
+        async with AsyncClient(name) as client:
+            await client.put_large("big", VALUE)
+            before = len(os.listdir("/proc/self/fd"))
+            begun = asyncio.Event()
+            progress = lambda done, total: done and begun.set()  # noqa: E731
+            reading = asyncio.create_task(client.get_large("big", progress=progress))
+            await begun.wait()
+            if end == "cancel":
+                reading.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await reading
+                assert len(os.listdir("/proc/self/fd")) == before
+                assert await client.get_large("big") == VALUE
+            else:
+                await client.close()
+                with pytest.raises(RequestError, match="closed"):
+                    await reading
+                assert len(os.listdir("/proc/self/fd")) < before
+
+    store = ScriptedStore()
+    with store.node() as node:
+        asyncio.run(run(node.name))
