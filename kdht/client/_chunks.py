@@ -20,8 +20,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 PIECE_CHUNKS = 256
 """Chunks that are taken from a source, or given to a reader, at once."""
-# More than a whole window of requests waits behind one that was lost and is asked for again.
-AHEAD_CHUNKS = 2048
+# One that is lost twice takes some tenths of a second. Meanwhile a fast cluster sends so many, 8 MiB.
+AHEAD_CHUNKS = 8192
 """How far a reader asks beyond the first chunk that it lacks."""
 
 WRONG_DIGEST = "its digest does not match"

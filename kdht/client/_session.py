@@ -232,9 +232,9 @@ class Session:
         plain, why = seal.open(self.state.rights.in_scope(call), answer)
         return None if why else plain
 
-    def heard(self, node: int, op: Op, cookie: int, now: float) -> None:
-        """That node has answered such a request."""
-        self.state.nodes.answered(node, op, None, now)
+    def heard(self, node: int, op: Op, cookie: int, rtt: float, now: float) -> None:
+        """That node has answered such a request, after `rtt` seconds. So the ordinary ones that follow know how long to wait."""
+        self.state.nodes.answered(node, op, rtt, now)
         self.state.cookie = cookie or self.state.cookie
 
     # --- Deadlines

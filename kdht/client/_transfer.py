@@ -179,7 +179,7 @@ class Transfer:
             call, _, _, cookie, sent = answers[-1]
             self._backoff = 1
             self._latency.sample(now - sent)
-            self._session.heard(node, call.op, cookie, now)
+            self._session.heard(node, call.op, cookie, now - sent, now)
             self._window.count(len(answers) - len(others), 0)
         self._hand_over(others, now)
 
