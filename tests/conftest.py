@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import which
+from types import ModuleType
 
 import pytest
 from browser import missing
@@ -75,9 +76,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start daemons or programs are marked, so that `make check` can leave them out."""
+    # By identity, for lists among them do not compare with all that a module may hold. Once a module: some have a
+    # thousand tests.
+    wanted = {id(each) for each in STARTS_DAEMONS}
+    starts: dict[ModuleType, bool] = {}
     for item in items:
-        known = vars(item.module).values() if isinstance(item, pytest.Function) else ()
-        if any(value is each for value in known for each in STARTS_DAEMONS):
+        if not isinstance(item, pytest.Function):
+            continue
+        if item.module not in starts:
+            starts[item.module] = any(id(value) in wanted for value in vars(item.module).values())
+        if starts[item.module]:
             item.add_marker(pytest.mark.cluster)
 
 
