@@ -28,9 +28,14 @@ def configured(home: Path, lame_duck: float) -> DevNode:
     return DevNode(home, listen, config=path).wait_ready()
 
 
+LAME_S = 60
+"""Longer than a busy machine takes for anything below: whoever waits for it is seen."""
+AT_ONCE_S = 40
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[DevNode]:
-    node = configured(tmp_path, 3)
+    node = configured(tmp_path, LAME_S)
     yield node
     node.close()
 
@@ -44,6 +49,7 @@ def readyz(query: str = "") -> int:
 
 
 def test_sigterm_first_fails_readiness_and_the_node_serves_on(node: DevNode) -> None:
+    """Its end is that of the next test."""
     assert (readyz(), readyz("?writes"), status(node)) == (200, 200, 0)
     with Client(node.listen) as client:
         client.put("k", b"before")
@@ -53,27 +59,29 @@ def test_sigterm_first_fails_readiness_and_the_node_serves_on(node: DevNode) -> 
         assert ask(f"http://{HOST}:{PORT}/healthz").status == 200
         client.put("k", b"while it goes")
         assert client.get("k") == b"while it goes"
-    assert node.process.wait(20) == 0
+
+
+def test_after_that_time_it_ends(tmp_path: Path) -> None:
+    node = configured(tmp_path, 1)
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(AT_ONCE_S) == 0
+    node.close()
 
 
 def test_a_second_sigterm_ends_it_at_once(node: DevNode) -> None:
     node.process.send_signal(signal.SIGTERM)
     wait_until(lambda: readyz() == 503, "readiness to fail")
-    began = time.monotonic()
     node.process.send_signal(signal.SIGTERM)
-    assert node.process.wait(20) == 0
-    assert time.monotonic() - began < 2.5
+    assert node.process.wait(AT_ONCE_S) == 0
 
 
 @pytest.mark.parametrize("how", ["interrupt", "stop"])
 def test_other_ends_do_not_wait(node: DevNode, how: str) -> None:
-    began = time.monotonic()
     if how == "interrupt":
         node.process.send_signal(signal.SIGINT)
     else:
         assert run([*KDHTCTL, "stop", "--socket", node.control]).returncode == 0
-    assert node.process.wait(20) == 0
-    assert time.monotonic() - began < 2.9
+    assert node.process.wait(AT_ONCE_S) == 0
 
 
 def test_without_that_setting_sigterm_ends_it_at_once(tmp_path: Path) -> None:
