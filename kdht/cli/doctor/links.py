@@ -46,7 +46,7 @@ def programs(subject: Subject) -> Iterator[Finding]:
         elif found.program in ours:
             slow = found.mode == "generic"
             yield Finding("XDP", "warning" if slow else "ok", f"{name} has this node's program, {found.mode} mode",
-                          "native mode needs a driver that has it, no bond, and an MTU of one page; until then messages "
+                          "native mode needs a driver that has it (of each port of a bond) and an MTU of one page; until then messages "
                           "whose checksum is left to the device go to the socket" if slow else "")  # fmt: skip
         else:
             yield Finding("XDP", subject.unless_needed("ebpf"),

@@ -8,6 +8,7 @@ import fcntl
 import socket
 import struct
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from kdht.datapath.host.netlink import Vlan
@@ -15,6 +16,7 @@ from kdht.errors import DatapathError
 
 MAX_NETWORKS = 32
 """KDHT_MAX_LINKS in bpf/kdht_xdp.h."""
+_INTERFACES = Path("/sys/class/net")
 _SIOCGIFHWADDR = 0x8927
 _IFREQ = struct.Struct("16s2x6s16x")
 
@@ -44,10 +46,20 @@ def networks_of(chosen: Sequence[str], vlans: Sequence[Vlan], native: Collection
         index, mac, vlan = _index_of(name), mac_of(name), by_name.get(name)
         lower = vlan.lower if vlan else name
         number = vlan.number if vlan else None
-        found.append(Network(_index_of(lower), index, number, mac, lower not in native))
+        # In native mode a bond's frames come in at its ports.
+        places = (lower, *ports_of(lower))
+        found += [Network(_index_of(each), index, number, mac, lower not in native) for each in places]
     if len(found) > MAX_NETWORKS:
         raise DatapathError(f"the ebpf datapath takes at most {MAX_NETWORKS} interfaces, not {len(found)}")
     return found
+
+
+def ports_of(interface: str) -> list[str]:
+    """The interfaces that a bond is made of. None for any other interface."""
+    try:
+        return (_INTERFACES / interface / "bonding/slaves").read_text().split()
+    except OSError:
+        return []
 
 
 def mac_of(interface: str) -> bytes:
