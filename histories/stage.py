@@ -23,7 +23,7 @@ from histories import clock
 from histories.clock import Clock
 from histories.network import Network
 from kdht.errors import KdhtError, LabError, NoDaemon
-from kdht.lab.cluster import Cluster, LabNode, Place, places_in, places_on_loopback
+from kdht.lab.cluster import DAEMON, Cluster, LabNode, Place, places_in, places_on_loopback
 from kdht.lab.netns import Host, Lab
 from kdht.lab.stage import client_host, runtime_dir_as_found
 from kdht.lab.wait import wait_until
@@ -46,6 +46,8 @@ class Setting:
     loopback: bool = False
     clocks: bool = True
     seed: int = 0
+    program: str = DAEMON
+    """The daemons' module."""
 
 
 @dataclass(slots=True)
@@ -189,6 +191,7 @@ def built(setting: Setting, directory: Path) -> Iterator[Stage]:
                 "replication": {"replicas": setting.replicas},
             },
             ids=ids,
+            program=setting.program,
         )
         cluster.clocks = clocks
         stack.callback(_unpin, [*ids])

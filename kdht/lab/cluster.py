@@ -30,6 +30,7 @@ from kdht.wire._shared import PORT, K
 
 # Seconds. Sixty daemons start together on two processors.
 READY_TIMEOUT = 60.0
+DAEMON = "kdht.daemon.main"
 LOG_TAIL = 15
 """Lines of a failed daemon's log in the error."""
 
@@ -92,7 +93,14 @@ def _free_port(hosts: Sequence[str], tries: int = 50) -> int:
 class LabNode:
     """One daemon: its files, its process, and its control socket."""
 
-    def __init__(self, place: Place, directory: Path, config: str, id: bytes | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        directory: Path,
+        config: str,
+        id: bytes | None = None,
+        program: str = DAEMON,
+    ) -> None:
         self.place = place
         self.name = place.name
         self.address = place.addresses[0]
@@ -100,6 +108,7 @@ class LabNode:
         self.log = directory / "log"
         self.records = directory / "data" / "records"
         self.config = directory / "kdhtd.toml"
+        self._program = program
         self._process: subprocess.Popen[Any] | None = None
         directory.mkdir()
         self.config.write_text(config)
@@ -123,7 +132,7 @@ class LabNode:
 
     def start(self) -> None:
         """Start the daemon; `Cluster.wait_ready` waits for it."""
-        command = [sys.executable, "-m", "kdht.daemon.main", "--config", str(self.config)]
+        command = [sys.executable, "-m", self._program, "--config", str(self.config)]
         with self.log.open("ab") as log, signals.deferred():
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             if self.place.host is not None:
@@ -213,11 +222,13 @@ class Cluster:
         settings: Settings | None = None,
         each: Callable[[Place], Settings] = lambda place: {},
         ids: Sequence[bytes] | None = None,
+        program: str = DAEMON,
     ) -> None:
         """`settings` are laid over every node's configuration, and what `each` says over one; `directory` exists and is the
         caller's.
 
-        `ids`: the nodes', in order (kdht.lab.ids); without, each makes its own.
+        `ids`: the nodes', in order (kdht.lab.ids); without, each makes its own. `program`: the daemon's module, or a
+        test's in its place.
         """
         self.nodes: list[LabNode] = []
         self._stack = ExitStack()
@@ -230,7 +241,7 @@ class Cluster:
             tables = _tables(place, home, first, self.secret, datapath)
             for table, fields in [*(settings or {}).items(), *each(place).items()]:
                 tables[table] = {**tables.get(table, {}), **fields}
-            self.nodes.append(LabNode(place, home, _toml(tables), id))
+            self.nodes.append(LabNode(place, home, _toml(tables), id, program))
 
     def __enter__(self) -> "Cluster":
         with ExitStack() as stack:

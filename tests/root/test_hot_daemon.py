@@ -5,25 +5,20 @@ client   n1   n2   n3
 --+------+----+----+-- br0
 """
 
-import multiprocessing
 import os
 import random
 import signal
 import socket
-import stat
-import sys
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 import pytest
 from pins import pins_removed
 
-from histories.linear import Step, search
+from histories.hot.run import KINDS, Plan, run
 from kdht import Client
 from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.ids import spread
@@ -31,51 +26,13 @@ from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Message, Record, hash_key, pack_request, parse
 from kdht.wire._shared import Op, Reason, Status
-from kdht.wire.bodies import pack_write
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 NODES = 3
 NAME = "a hot key"
 KEY = hash_key(NAME)
-SECONDS = 4.0
 LEASE = 0.5
-
-STALE = '''
-"""The daemon with a cache that does not hear of changes: for a test that has to fail then."""
-import runpy, sys, time
-from kdht.daemon import wiring
-from kdht.storage._cache import RecordCache
-
-class Deaf(RecordCache):
-    def invalidate(self, key):
-        pass
-
-    def fill(self, key, *record):
-        """A confirmed write would bring the new record by this way."""
-        return self.get(key, time.time()) is None and super().fill(key, *record)
-
-wiring.RecordCache = Deaf
-sys.argv = sys.argv[2:]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-'''
-
-
-class Read(NamedTuple):
-    """One GET: its times, and the version that it found."""
-
-    start: float
-    end: float
-    version: int
-
-
-class Write(NamedTuple):
-    start: float
-    end: float
-    before: int
-    """The version that had to be stored."""
-    version: int
-    """0: it was refused, or its outcome is not known."""
 
 
 @contextmanager
@@ -98,6 +55,10 @@ def answered(node: LabNode) -> int:
     return node.stats()["packets"]["ebpf"][Reason.ANSWERED.name]
 
 
+def plan(**fields: object) -> Plan:
+    return msgspec.convert({"seed": 5, "reads": 20_000, **fields}, Plan)
+
+
 class Asker:
     """Asks one node by itself, without retries: a retry may end at another replica, whose writes the owner hears of
     later."""
@@ -118,21 +79,10 @@ class Asker:
             return None
         return reply
 
-    def get(self, timeout: float = 1.0) -> Read | None:
+    def get(self, timeout: float = 1.0) -> Record | None:
         """None: no answer, or none with a record."""
-        start = time.monotonic()
         reply = self.ask(Op.GET, bytes(1120), timeout)
-        end = time.monotonic()
-        if reply is None or reply.status is not Status.OK:
-            return None
-        return Read(start, end, Record.parse(reply.body).version)
-
-    def put(self, value: bytes, condition: int) -> Write:
-        """On the condition that this version is stored."""
-        start = time.monotonic()
-        reply = self.ask(Op.PUT, pack_write(Record(value=value), condition))
-        done = reply is not None and reply.status is Status.OK
-        return Write(start, time.monotonic(), condition, Record.parse(reply.body).version if done else 0)
+        return Record.parse(reply.body) if reply is not None and reply.status is Status.OK else None
 
 
 def heat(owner: LabNode, writer: Client) -> None:
@@ -148,104 +98,22 @@ def heat(owner: LabNode, writer: Client) -> None:
     wait_until(is_hot, "the key to be hot", 20)
 
 
-def read_on(node: LabNode, seed: int, until: float, found: "multiprocessing.Queue[list[Read]]") -> None:
-    reader = Asker(node, seed)
-    reads = []
-    while time.monotonic() < until:
-        if (read := reader.get()) is not None:
-            reads.append(read)
-    found.put(reads)
-
-
-def write_on(node: LabNode, seed: int, until: float, found: "multiprocessing.Queue[list[Write]]") -> None:
-    """Conditional writes: each on the version that its writer read last."""
-    rng, writes = random.Random(seed), []
-    asker = Asker(node, seed + 1000)
-    while time.monotonic() < until:
-        known = asker.get()
-        if known is not None:
-            time.sleep(rng.random() * 0.004)
-            writes.append(asker.put(rng.randbytes(rng.randrange(1000)), known.version))
-    found.put(writes)
-
-
-def history(owner: LabNode, entry: LabNode) -> tuple[list[Read], list[Write]]:
-    """What readers and writers saw, side by side."""
-    spawn = multiprocessing.get_context("fork")
-    reads, writes = spawn.Queue(), spawn.Queue()
-    until = time.monotonic() + SECONDS
-    readers = [spawn.Process(target=read_on, args=(node, seed, until, reads)) for seed, node in
-               enumerate([owner, owner, owner, entry])]  # fmt: skip
-    writers = [spawn.Process(target=write_on, args=(owner, seed, until, writes)) for seed in range(3)]
-    for process in readers + writers:
-        process.start()
-    found = (
-        [read for _ in readers for read in reads.get(timeout=60)],
-        [write for _ in writers for write in writes.get(timeout=60)],
-    )
-    for process in readers + writers:
-        process.join()
-    return found
-
-
-def stale(reads: list[Read], writes: list[Write]) -> list[Read]:
-    """Reads that found a version older than one that was acknowledged before they began."""
-    done = sorted((write.end, write.version) for write in writes if write.version)
-    ends, newest = [end for end, _ in done], list(accumulate((version for _, version in done), max))
-    return [read for read in reads
-            if (count := bisect_right(ends, read.start)) and read.version < newest[count - 1]]  # fmt: skip
-
-
-def is_linearizable(reads: list[Read], writes: list[Write]) -> bool | None:
-    """Whether there is an order of all of them, by the checker of the histories."""
-    first = min(read.version for read in reads)
-    begin = min(each.start for each in [*reads, *writes]) - 1
-    steps = [Step(begin, begin + 0.5, None, first)]
-    steps += [Step(read.start, read.end, read.version, None) for read in reads]
-    steps += [
-        Step(write.start, write.end, write.before or None, write.version) for write in writes if write.version
-    ]
-    # A write without an answer may have been done; its version shows in the reads alone.
-    known = {step.sets for step in steps}
-    lost = {read.version for read in reads} - known
-    steps += [Step(begin, float("inf"), None, version, optional=True) for version in lost]
-    return search(steps, budget=20_000_000).linearizable
-
-
-def test_reads_beside_writes_are_linearizable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with cluster_of(tmp_path) as (cluster, owner, entry):
-        with Client([str(node.address) for node in cluster.nodes]) as writer:
-            heat(owner, writer)
-        before = answered(owner)
-        reads, writes = history(owner, entry)
-        hot = answered(owner) - before
-    done = [write for write in writes if write.version]
-    with capsys.disabled():
-        print(
-            f"\n{len(reads):,} reads, {hot:,} answered by the program, {len(done):,} of {len(writes):,} writes done"
-        )
-    assert len(done) > 100
-    assert hot > len(reads) / 10
-    assert stale(reads, writes) == []
-    assert is_linearizable(reads, writes)
-
-
-def test_the_check_finds_a_cache_that_does_not_hear_of_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_reads_at_the_owner_are_linearizable_under_faults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same, with the invalidation switched off."""
-    script, python = tmp_path / "deaf.py", tmp_path / "python"
-    script.write_text(STALE)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
-    python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("kdht.lab.cluster.sys.executable", str(python))
-    with cluster_of(tmp_path) as (cluster, owner, entry):
-        monkeypatch.undo()
-        with Client([str(node.address) for node in cluster.nodes]) as writer:
-            heat(owner, writer)
-        reads, writes = history(owner, entry)
-    assert stale(reads, writes)
-    assert not is_linearizable(reads, writes)
+    report = run(plan(kinds=KINDS, faults=3, minutes=2.0), tmp_path, print)
+    with capsys.disabled():
+        print(f"\n{report.reads:,} reads, {report.in_xdp:,} answered by the program, {report.acts}")
+    assert [str(violation) for violation in report.violations] == []
+    assert not report.undecided
+    assert report.in_xdp > report.reads / 2
+    assert report.at_owners > 1000
+    assert report.outcomes["put if ok"] > 100
+
+
+def test_the_check_finds_a_cache_that_does_not_hear_of_changes(tmp_path: Path) -> None:
+    report = run(plan(kinds=("calm",), faults=1, minutes=0.3, deaf=True), tmp_path, print)
+    assert {violation.promise for violation in report.violations} == {"order", "linearizable"}
 
 
 def answers_after(owner: LabNode, wait: float, act: Callable[[], None]) -> tuple[int, int]:
