@@ -1,8 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # distutils: include_dirs = include
+# distutils: depends = kdht/core/nh_sse2.h
 """Layer 1: tags that only a member can make, and cookies that prove a client's address.
 
-The functions are in include/kdht_tags.h and include/kdht_siphash.h; docs/protocol.md says what each covers.
+The functions are in include/kdht_tags.h and include/kdht_siphash.h, and faster ones in nh_sse2.h;
+docs/protocol.md says what each covers.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -10,17 +12,21 @@ from libc.string cimport memcpy
 
 from kdht.core._layout cimport (
     KDHT_COOKIE_PRF_LEN, KDHT_COOKIE_SLOT_BITS, KDHT_KEY_SLOTS, be64toh, htobe64,
-    kdht_body_tag, kdht_config, kdht_header, kdht_header_tag, kdht_key, kdht_siphash, ntohs,
+    kdht_config, kdht_header, kdht_key, kdht_siphash, ntohs,
 )
+
+cdef extern from "nh_sse2.h" nogil:
+    uint64_t kdht_fast_header_tag(const kdht_key *key, const void *message)
+    uint64_t kdht_fast_body_tag(const kdht_key *key, const kdht_header *message, uint32_t length)
 
 
 cdef uint64_t header_tag_of(const kdht_key *key, const kdht_header *header) noexcept nogil:
-    return kdht_header_tag(key, header)
+    return kdht_fast_header_tag(key, header)
 
 
 cdef uint64_t body_tag_of(const kdht_key *key, const kdht_header *header) noexcept nogil:
     """0 for a body that is padding. The caller has checked the body length."""
-    return kdht_body_tag(key, header, ntohs(header.body_len))
+    return kdht_fast_body_tag(key, header, ntohs(header.body_len))
 
 
 cdef uint64_t cookie_at(const kdht_config *config, const uint8_t *ip, uint64_t slot) noexcept nogil:
