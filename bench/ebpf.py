@@ -298,18 +298,29 @@ def measure(runs: int, packets: int) -> dict[str, Any]:
     }
 
 
-@click.command(help=__doc__)
-@click.option("--runs", default=5, show_default=True, help="Runs of each program.")
-@click.option("--packets", default=1_000_000, show_default=True, help="Packets in each run.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(runs: int, packets: int, as_json: bool) -> None:
-    try:
-        result = measure(runs, packets)
-    except KdhtError as error:
-        raise SystemExit(str(error)) from None
-    if as_json:
-        print(json.dumps(result))
-        return
+def command(
+    help: str | None, measure: Callable[[int, int], dict[str, Any]], draw: Callable[[dict[str, Any]], None]
+) -> click.Command:
+    """The command line of a bench on this stage."""
+
+    @click.command(help=help)
+    @click.option("--runs", default=5, show_default=True, help="Runs of each program.")
+    @click.option("--packets", default=1_000_000, show_default=True, help="Packets in each run.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    def main(runs: int, packets: int, as_json: bool) -> None:
+        try:
+            result = measure(runs, packets)
+        except KdhtError as error:
+            raise SystemExit(str(error)) from None
+        if as_json:
+            print(json.dumps(result))
+        else:
+            draw(result)
+
+    return main
+
+
+def draw(result: dict[str, Any]) -> None:
     table = Table(
         "program",
         "per second of a processor",
@@ -327,6 +338,8 @@ def main(runs: int, packets: int, as_json: bool) -> None:
         times.add_row(name, f"{found:,}")
     Console().print(times)
 
+
+main = command(__doc__, measure, draw)
 
 if __name__ == "__main__":
     main()

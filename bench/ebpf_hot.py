@@ -11,7 +11,6 @@ back, the program with the record in its table, and the program without it: the 
 socket's loop answers from the cache. The loop gets 500 requests at a time, for its socket's buffer is bounded.
 """
 
-import json
 import os
 import statistics
 import tempfile
@@ -21,11 +20,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 from rich.console import Console
 from rich.table import Table
 
-from bench.ebpf import NODE, SELF, SOURCE, START_LEN, Stage, compiled, configure, fill, running
+from bench.ebpf import NODE, SELF, SOURCE, START_LEN, Stage, command, compiled, configure, fill, running
 from kdht._routing import Core
 from kdht.datapath.base import Handlers
 from kdht.datapath.ebpf import _ebpf
@@ -99,10 +97,10 @@ class Asker:
         self._generate = _ebpf.Object(programs, "generate_requests")
 
     def rate(self, size: int, packets: int, at_once: int) -> float:
-        """Answers per second. Raises KdhtError if one in a hundred is missing."""
+        """Answers per second of processor time. Raises KdhtError if one in a hundred is missing."""
         stage, frame = self._stage, request_frame(self._stage, size)
         self._generate.update("starts", bytes(4), frame[:START_LEN])
-        before, begun = stage.arrived(), time.perf_counter()
+        before, begun = stage.arrived(), stage.spent()
         sent = 0
         with stage.source.enter():
             while sent < packets:
@@ -110,10 +108,10 @@ class Asker:
                 sent += at_once
                 if at_once == AT_ONCE:
                     stage.settled(before, sent)
-        count, ended = stage.settled(before, sent)
+        count = stage.settled(before, sent)
         if count < sent * 0.99:
             raise KdhtError(f"{sent - count} of {sent} answers did not come")
-        return count / (ended - begun)
+        return count / (stage.spent() - begun)
 
 
 @contextmanager
@@ -170,18 +168,7 @@ def measure(runs: int, packets: int) -> dict[str, Any]:
     }
 
 
-@click.command(help=__doc__)
-@click.option("--runs", default=5, show_default=True, help="Runs of each program.")
-@click.option("--packets", default=1_000_000, show_default=True, help="Requests in each run.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(runs: int, packets: int, as_json: bool) -> None:
-    try:
-        result = measure(runs, packets)
-    except KdhtError as error:
-        raise SystemExit(str(error)) from None
-    if as_json:
-        print(json.dumps(result))
-        return
+def draw(result: dict[str, Any]) -> None:
     table = Table(
         "bytes", "bare", "hot", "socket's loop", "hot of bare", "hot of the loop", title="GETs a second"
     )
@@ -190,6 +177,8 @@ def main(runs: int, packets: int, as_json: bool) -> None:
         table.add_row(str(size), *rates, f"{result['of_bare'][size]:.2f}", f"{result['of_socket'][size]:.1f}")
     Console().print(table)
 
+
+main = command(__doc__, measure, draw)
 
 if __name__ == "__main__":
     main()

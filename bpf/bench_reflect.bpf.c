@@ -72,19 +72,30 @@ int restore(struct xdp_md *ctx)
 }
 
 /* Requests with IDs of their own: of copies of one request only a few are answered. Without a UDP checksum. */
-SEC("xdp")
-int generate_requests(struct xdp_md *ctx)
+static __always_inline int write_request(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 zero = 0;
-	struct start *fresh = bpf_map_lookup_elem(&starts, &zero);
 	__u64 *number = bpf_map_lookup_elem(&numbers, &zero);
 
-	if (!fresh || !number || data + sizeof(*fresh) > end)
-		return XDP_ABORTED;
-	__builtin_memcpy(data, fresh, sizeof(*fresh));
+	if (!number || write_start(ctx) || data + START_LEN > end)
+		return -1;
 	*(__u64 *)(data + REQUEST_ID) = ++*number;
-	return XDP_TX;
+	return 0;
+}
+
+SEC("xdp")
+int generate_requests(struct xdp_md *ctx)
+{
+	return write_request(ctx) ? XDP_ABORTED : XDP_TX;
+}
+
+SEC("xdp")
+int restore_requests(struct xdp_md *ctx)
+{
+	if (!write_request(ctx))
+		bpf_tail_call(ctx, &next, 0);
+	return XDP_ABORTED;
 }
 
 SEC("xdp")

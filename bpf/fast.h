@@ -102,8 +102,7 @@ static __always_inline int kdht_treat_usual(struct xdp_md *ctx, const struct kdh
 			return kdht_action(settings, kdht_count(unroutable));
 	}
 	kdht_rewrite(&plan, reason, 0);
-	kdht_count(reason);
-	return settings->flags & KDHT_XDP_TEST_RUN ? kdht_action(settings, reason) : kdht_send(ctx, &s->route);
+	return kdht_sent(ctx, settings, s, reason);
 }
 
 #endif

@@ -53,12 +53,7 @@ static __always_inline struct kdht_hot_table *kdht_hot_table(void)
 	return map ? bpf_map_lookup_elem(map, &zero) : 0;
 }
 
-/* Global functions: the verifier walks each once, and learns nothing from its answer. */
-__noinline int kdht_has_hot(void)
-{
-	return kdht_hot_table() != 0;
-}
-
+/* A global function: the verifier walks it once. */
 __noinline int kdht_note_writer(__u32 index)
 {
 	__u64 *last = bpf_map_lookup_elem(&kdht_writers, &index);
@@ -94,7 +89,7 @@ static __always_inline int kdht_may_be_hot(const struct kdht_plan *p, int reason
 	writes = kdht_is_write(p->h);
 	if (!writes && p->h->op != KDHT_OP_GET)
 		return 0;
-	if (!kdht_has_hot())
+	if (!kdht_hot_table())
 		return 0;
 	if (writes)
 		kdht_note_writer(kdht_writer_of(p->f, p->h));

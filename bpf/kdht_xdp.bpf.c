@@ -135,10 +135,7 @@ int kdht_xdp_whole(struct xdp_md *ctx)
 	}
 	if (kdht_rewrite_step(ctx, state, s, reason))
 		return XDP_ABORTED;
-	kdht_count(reason);
-	if (settings->flags & KDHT_XDP_TEST_RUN)
-		return kdht_action(settings, reason);
-	return kdht_send(ctx, &s->route);
+	return kdht_sent(ctx, settings, s, reason);
 }
 
 struct {

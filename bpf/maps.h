@@ -162,6 +162,7 @@ struct kdht_scratch {
 	struct kdht_frame frame;
 	struct kdht_way way;
 	__u64 clock; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
+	__u64 boot;  /* CLOCK_BOOTTIME, nanoseconds, at the CPU's first packet of this tick */
 	__u32 now;   /* unix seconds */
 	__u64 body_tag; /* that is right for the body */
 	struct bpf_fib_lookup fib;

@@ -27,6 +27,7 @@ static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, 
 static __always_inline void kdht_read_clock(const struct kdht_xdp_settings *settings, struct kdht_scratch *s, __u64 tick)
 {
 	s->clock = bpf_ktime_get_coarse_ns();
+	s->boot = bpf_ktime_get_boot_ns();
 	s->now = kdht_now(settings, s->clock, &s->known);
 	s->known.offset = settings->clock_offset;
 	s->known.tick = settings->flags & KDHT_XDP_FIXED_TIME ? 0 : tick;
@@ -74,6 +75,14 @@ static __always_inline int kdht_action(const struct kdht_xdp_settings *settings,
 static __always_inline int kdht_goes_on(int reason)
 {
 	return reason == KDHT_REASON_ENTERED || reason == KDHT_REASON_NEXT_HOP || reason == KDHT_REASON_RELAYED;
+}
+
+/* The last step of what is sent from here. */
+static __always_inline int kdht_sent(struct xdp_md *ctx, const struct kdht_xdp_settings *settings,
+				     const struct kdht_scratch *s, int reason)
+{
+	kdht_count(reason);
+	return settings->flags & KDHT_XDP_TEST_RUN ? reason << 8 | XDP_TX : kdht_send(ctx, &s->route);
 }
 
 /* The verdict on a message that was parsed. */

@@ -322,7 +322,8 @@ static __always_inline __u64 kdht_strip(struct kdht_plan *p)
 {
 	struct kdht_header *h = p->h;
 	const struct kdht_ip128 none = {0, 0};
-	__be64 cookie = bpf_cpu_to_be64(kdht_cookie_of(p, p->way->target, p->s->now >> KDHT_COOKIE_SLOT_BITS));
+	__be64 cookie = bpf_cpu_to_be64(
+		kdht_cookie_now(p->way->target, p->s->now >> KDHT_COOKIE_SLOT_BITS, &p->config->cookie));
 	__u64 change = kdht_halves(cookie) - kdht_two(&h->cookie) - KDHT_AT(__u32, h, time) - h->epoch -
 		       KDHT_AT(__u16, h, max_reply) - kdht_two(&h->body_tag) - kdht_two(&h->header_tag);
 

@@ -134,7 +134,7 @@ def assert_core(outcome, data: bytes, expected: OracleResult, what: str) -> None
     assert bytes(data) == expected.data, f"{what}, {outcome.reason!r}: other bytes from the core"
 
 
-@pytest.mark.timeout(300 + PACKETS // 500)
+@pytest.mark.timeout(300 + PACKETS // 100)
 def test_all_three_agree(capsys: pytest.CaptureFixture[str]) -> None:
     program, tally, passed_up = Program(), Counter[Reason](), Counter[str]()
     counted = 0

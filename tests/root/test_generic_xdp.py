@@ -13,9 +13,11 @@ import errno
 import fcntl
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from chain import IDS, configure, request
@@ -25,18 +27,28 @@ from kdht._routing import Core
 from kdht.datapath.base import Handlers
 from kdht.datapath.ebpf import _ebpf
 from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
+from kdht.datapath.ebpf.hot import HotMap
 from kdht.datapath.publish import Publisher
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
-from kdht.wire import Address, Contact, parse
-from kdht.wire._shared import PORT
+from kdht.storage._cache import RecordCache
+from kdht.storage._hot import HotTable
+from kdht.times import UnixTime
+from kdht.wire import Address, Contact, pack_request, parse
+from kdht.wire._shared import PORT, Op
 
 pytestmark = pytest.mark.root
 
 HOST = {4: "10.46.0.%d", 6: "fd46::%d"}
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 REQUESTS = 20
+VALUE = b"a hot value"
+
+
+class Records(NamedTuple):
+    hot: HotTable
+    cache: RecordCache
 
 
 def complete_checksums(host: Host, interface: str) -> None:
@@ -61,7 +73,19 @@ def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 @pytest.fixture
-def path(lab: Lab, tmp_path: Path, mode: str) -> Iterator[EbpfDatapath]:
+def records() -> Records:
+    """One record, whose GETs end at the node, and which is hot."""
+    table = HotTable()
+    made = Records(table, RecordCache(1 << 20, table))
+    (begun,) = made.cache.begin([IDS[0]])
+    assert made.cache.fill(IDS[0], begun, 7, 0, 0, VALUE)
+    while not table.wanted:
+        made.cache.get(IDS[0], UnixTime(time.time()))
+    return made
+
+
+@pytest.fixture
+def path(lab: Lab, tmp_path: Path, mode: str, records: Records) -> Iterator[EbpfDatapath]:
     for name, number in (("client", 9), ("n1", 1), ("n2", 2)):
         lab.host(name, ipv4=f"{HOST[4] % number}/24", ipv6=f"{HOST[6] % number}/64")
     if mode == "native":
@@ -69,11 +93,14 @@ def path(lab: Lab, tmp_path: Path, mode: str) -> Iterator[EbpfDatapath]:
     complete_checksums(lab.bridge, "n2")
     own, publisher = [Address.of(HOST[version] % 1, PORT) for version in HOST], Publisher(Core())
     configure(publisher, IDS[0], *own)
-    transport = SocketTransport(publisher.core, own)
-    path = EbpfDatapath(publisher, EbpfOptions(node_id=IDS[0], addresses=tuple(own), runtime_dir=tmp_path))
+    hot = HotMap(records.hot)
+    transport = SocketTransport(publisher.core, own, cache=records.cache)
+    options = EbpfOptions(node_id=IDS[0], addresses=tuple(own), runtime_dir=tmp_path)
+    path = EbpfDatapath(publisher, options, hot)
     with ExitStack() as stack, lab.hosts["n1"].enter():
         transport.start(Handlers.without_records(print))
         stack.callback(transport.stop)
+        stack.callback(hot.close)
         path.start()
         stack.callback(path.stop)
         yield path
@@ -111,3 +138,36 @@ def test_a_whole_checksum_goes_on_in_the_kernel(lab: Lab, path: EbpfDatapath, mo
             return bool(hop.recvfrom(2048)) and path.counters()["ENTERED"] > 0
 
         wait_until(entered, "a request that the program forwards")
+
+
+@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+def test_a_get_of_a_hot_record_is_answered(
+    lab: Lab, path: EbpfDatapath, mode: str, records: Records, version: int
+) -> None:
+    """By the program. In generic mode the socket's loop answers a GET whose checksum is left to a device."""
+
+    def answer() -> bytes:
+        asking.sendto(
+            pack_request(Op.GET, IDS[0], time.monotonic_ns(), bytes(1120)), (HOST[version] % 1, PORT)
+        )
+        return bytes(parse(asking.recvfrom(2048)[0]).body)[16:]
+
+    def in_xdp() -> int:
+        return path.counters()["ANSWERED"]
+
+    def is_hot() -> bool:
+        records.hot.serve_until(time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 10**12)
+        records.cache.heat([IDS[0]])
+        return answer() == VALUE and in_xdp() > 0
+
+    with udp(lab.hosts["client"], HOST[version] % 9) as asking:
+        if mode == "generic":
+            for _ in range(REQUESTS):
+                assert answer() == VALUE
+            assert in_xdp() == 0
+        complete_checksums(lab.hosts["client"], "eth0")
+        wait_until(is_hot, "the table of hot records")
+        before = in_xdp()
+        for _ in range(REQUESTS):
+            assert answer() == VALUE
+        assert in_xdp() == before + REQUESTS

@@ -1,13 +1,17 @@
 """What the XDP program answers of hot records, and what it leaves to the socket: the lease, changes, writes, copies."""
 
+import asyncio
+
 import pytest
-from builders import KEYS, NOW, forwarded, make_node, packet, request, usual_settings
+from builders import KEYS, NOW, Node, forwarded, make_node, packet, request, usual_settings
 from hot import LONG, Hot, boot_ns
 from xdp import Program, Run, link_header
 
+from kdht.daemon.hot import HotKeeper
 from kdht.storage._hot import ASKS, ENDED
 from kdht.wire import Address, parse
 from kdht.wire._shared import ID_LEN, MAX_VALUE, Op, Reason
+from kdht.wire.tags import make_cookie
 
 pytestmark = pytest.mark.root
 
@@ -70,6 +74,43 @@ def test_nothing_is_answered_without_the_whole_lease(hot, ask, half):
     assert ask.get().reason == Reason.OWNER
     hot.lease()
     assert ask.get().reason == Reason.ANSWERED
+
+
+def test_a_node_that_has_fallen_behind_ends_the_lease_at_its_next_beat(hot, ask):
+    serves = True
+    keeper = HotKeeper(hot.table, hot.cache, lambda: serves)
+    asyncio.run(keeper.beat())
+    assert ask.get().reason == Reason.ANSWERED
+    serves = False
+    asyncio.run(keeper.beat())
+    assert ask.get().reason == Reason.OWNER
+    serves = True
+    asyncio.run(keeper.beat())
+    assert ask.get().reason == Reason.ANSWERED
+
+
+def test_a_cookie_that_was_kept_is_not_used_for_another_address_or_key(hot, program, ask):
+    """More addresses than the table of kept cookies has places."""
+
+    def cookie(source: Address) -> int:
+        run = ask.get(source)
+        assert run.reason == Reason.ANSWERED
+        return parse(run.data[42:]).cookie
+
+    def right(node: Node, source: Address) -> int:
+        return make_cookie(node.settings.cookie_key, source.ip, NOW)
+
+    node = make_node(usual_settings())
+    sources = [Address.of(f"10.1.{number // 250}.{number % 250 + 1}", 40000) for number in range(1500)]
+    for _ in range(2):
+        for source in sources:
+            assert cookie(source) == right(node, source)
+    other = make_node(usual_settings(cookie_key=bytes(range(16))))
+    program.publish(other)
+    try:
+        assert cookie(CLIENT) == right(other, CLIENT) != right(node, CLIENT)
+    finally:
+        program.publish(node)
 
 
 @pytest.mark.parametrize("why", [ASKS, ENDED])
