@@ -15,9 +15,10 @@ from kdht.node.repair._key_sets import KeySet
 from kdht.wire._shared import ID_BITS, ID_LEN
 
 MAX_FREE_BITS = 5
-"""Where the last group is alike in more bits than this, one prefix would fall into 2^bits ranges that
-take turns between two nodes. There the whole group keeps the range: some keys in a hundred, at
-three replicas, have one replica more."""
+"""Where the last groups on the way down are alike in more bits than this, one prefix would fall into 2^bits
+ranges that take turns between the same nodes. There the whole group keeps the range: some keys in a hundred,
+at three replicas, have one replica more. All such bits of the way count, for the ranges multiply: six IDs whose
+count began again behind each parting made 12,482 ranges."""
 
 # Each entry is small. Other nodes name ranges, so without a bound a liar could fill the memory.
 MAX_KEPT = 4096
@@ -191,7 +192,7 @@ def _descend(
     replicas: int,
     found: Callable[[Range, list[list[int]]], None],
 ) -> None:
-    """`groups`: nodes that no key under `here` orders, nearest group first; `free`: see MAX_FREE_BITS.
+    """`groups`: nodes that no key under `here` orders, nearest group first; `free`: bits so far (MAX_FREE_BITS).
 
     Where `wanted` is False nothing is looked for.
     """
@@ -216,7 +217,7 @@ def _descend(
             for group in nearest
             for same in (True, False)
         ]
-        _descend(half, parted, free + 1 if alike else 0, wanted, replicas, found)
+        _descend(half, parted, free + alike, wanted, replicas, found)
 
 
 def number(key: bytes) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from kdht.node.repair._key_sets import KeySet
 from kdht.node.repair.intervals import Intervals
-from kdht.node.repair.ranges import MAX_FREE_BITS, SPACE, Range, View, key_bytes, responsibility
+from kdht.node.repair.ranges import MAX_FREE_BITS, SPACE, Range, View, key_bytes, number, responsibility
 
 SIZES = (1, 2, 4, 5, 8, 32)
 
@@ -88,6 +88,32 @@ def test_ids_with_long_common_prefixes_make_few_ranges() -> None:
         shares = responsibility(id, [other for other in nodes if other != id], 2)
         assert len(shares) <= 160 * 2 ** (MAX_FREE_BITS + 1)
         assert all(id in share.replicas for share in shares)
+
+
+def test_bits_that_order_nobody_count_along_the_whole_way() -> None:
+    """These IDs made 12,385 ranges, as long as the count began again behind each parting."""
+    nodes = [
+        bytes.fromhex(begin).ljust(20, b"\0")
+        for begin in ("4370f3", "fa1d92", "faa082", "fa1c67", "b63acf", "ddb27e")
+    ]
+    for id in nodes:
+        assert len(responsibility(id, [other for other in nodes if other != id], 3)) < 500
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 8])
+def test_ids_that_part_at_any_bit_make_few_ranges(replicas: int) -> None:
+    """A member may choose its ID. Some of these sets made four million ranges."""
+    rng = Random(replicas)
+    for count in (4, 6, 12, 24):
+        nodes = [rng.randbytes(20)]
+        while len(nodes) < count:
+            low = (1 << rng.randrange(1, 160)) - 1
+            near = number(rng.choice(nodes)) & ~low | rng.getrandbits(160) & low
+            nodes.append(near.to_bytes(20, "big"))
+        for id in nodes[:3]:
+            shares = responsibility(id, [other for other in nodes if other != id], replicas)
+            assert len(shares) < 1000
+            assert all(id in share.replicas for share in shares)
 
 
 def test_a_node_alone_keeps_everything() -> None:
