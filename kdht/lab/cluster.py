@@ -108,7 +108,8 @@ class LabNode:
         self.log = directory / "log"
         self.records = directory / "data" / "records"
         self.config = directory / "kdhtd.toml"
-        self._program = program
+        self.program = program
+        """Of the next start."""
         self._process: subprocess.Popen[Any] | None = None
         directory.mkdir()
         self.config.write_text(config)
@@ -132,7 +133,7 @@ class LabNode:
 
     def start(self) -> None:
         """Start the daemon; `Cluster.wait_ready` waits for it."""
-        command = [sys.executable, "-m", self._program, "--config", str(self.config)]
+        command = [sys.executable, "-m", self.program, "--config", str(self.config)]
         with self.log.open("ab") as log, signals.deferred():
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             if self.place.host is not None:
