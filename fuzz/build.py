@@ -62,7 +62,9 @@ def build(out: Path = BUILD, source: Path = ROOT) -> Path:
         ignore=shutil.ignore_patterns("*.so", "*.c", "*.o", "__pycache__"),
         dirs_exist_ok=True,
     )
-    shared = [path for pattern in ("kdht/**/*.pxd", "include/*.h") for path in source.glob(pattern)]
+    shared = [
+        path for pattern in ("kdht/**/*.pxd", "kdht/**/*.h", "include/*.h") for path in source.glob(pattern)
+    ]
     for pattern in EXTENSIONS:
         for pyx in sorted((source / "kdht").glob(pattern)):
             _build_extension(out, source, pyx, shared)
@@ -92,7 +94,7 @@ def _build_extension(out: Path, source: Path, pyx: Path, shared: list[Path]) -> 
     code.parent.mkdir(parents=True, exist_ok=True)
     directives = [word for directive in DIRECTIVES for word in ("-X", directive)]
     _run([sys.executable, "-m", "cython", "-3", *directives, "-o", code, pyx.relative_to(source)], cwd=source)
-    includes = [f"-I{source / 'include'}", f"-I{sysconfig.get_path('include')}"]
+    includes = [f"-I{source / 'include'}", f"-I{pyx.parent}", f"-I{sysconfig.get_path('include')}"]
     libraries = [f"-l{name}" for name in _LIBRARIES.findall(pyx.read_text())]
     flags = [*FLAGS, *(OF_MAKERS if "node" in name.parts else ())]
     _run(
