@@ -20,8 +20,8 @@ from fuzz.targets import OF_PYTHON
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "fuzz" / "build"
 EXTENSIONS = (
-    "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "datapath/socket/_d*.pyx",
-    "node/**/_*.pyx",
+    "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "datapath/socket/_*.pyx",
+    "node/**/_*.pyx", "client/_*.pyx",
 )  # fmt: skip
 """Under kdht/: the core, the cache, the readers of the kernel's messages, of the store and of STOREs, and what a node needs."""
 
