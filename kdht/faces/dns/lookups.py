@@ -1,7 +1,7 @@
 """What the cluster has under names, and for how long others may keep it.
 
-One event loop. A name that many ask for is read once a second. Whoever asks for a name that was read longer ago gets what was read,
-while it is read anew, with a TTL that is shorter by as much: so nobody sees it for longer than after a read of its own. While the
+One event loop. A name that many ask for is read once a second. A later question gets the last answer at once, and the name is read
+anew. The TTL of such an answer is shorter by its age, so nobody keeps it for longer than after a read of its own. While the
 cluster does not answer, what was read before goes on until it expires: an announcement holds for its TTL, wherever it is kept.
 """
 

@@ -2,8 +2,8 @@
 # distutils: include_dirs = include
 """A replica's part of a read: from FETCH to the answer.
 
-Contract: no I/O but the store's. What is no sound FETCH, and what the store cannot read, is left to the
-coordinator's plain Python, which says what is wrong.
+Contract: no I/O but the store's. The coordinator's plain Python gets every unsound FETCH and every record
+that the store cannot read. It says what is wrong.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
