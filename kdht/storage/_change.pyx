@@ -245,8 +245,8 @@ cdef class StoreChange:
         put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(*counts))
         # Last: `witness` finds it there, in LevelDB's log.
         put(layout.SERIAL_KEY, layout.SERIAL_VALUE.pack(serial))
-        # Known before they can be read, and until they are gone. A batch that fails leaves some known that
-        # are not there, which is no harm.
+        # Known before they can be read, and until they are gone. A failed batch leaves marks without a record:
+        # LevelDB is asked for these keys.
         for key, before, _ in replaced:
             if before is None:
                 self.known.add(key)

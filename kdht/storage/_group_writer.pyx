@@ -66,12 +66,13 @@ cdef class GroupWriter:
         cdef Py_ssize_t size = len(writes)
         # On the caller's thread: a malformed write must not fail the group.
         check(writes)
+        # Made before the look: an allocation may collect garbage, and so give the GIL away.
+        job = Job.__new__(Job)
+        job.writes, job.now, job.done, job.size = writes, now, done, size
         # Bounded: BUSY now is better for a client than an answer after its time-out.
         if self.closing or self.waiting + size > self.max_waiting:
             self.refused += size
             return False
-        job = Job.__new__(Job)
-        job.writes, job.now, job.done, job.size = writes, now, done, size
         self.waiting += size
         self.jobs.append(job)
         self._wake()

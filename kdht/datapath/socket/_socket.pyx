@@ -250,6 +250,8 @@ cdef class Engine:
         try:
             self._run(receiver, on_unreachable, on_away, reader, on_time, may_read, direct)
         finally:
+            # A later thread may get the same number: it must not take the loop's way of sending.
+            self.runner = 0
             if self.has_hot:
                 self.hot.renew(0)
 

@@ -31,7 +31,7 @@ from kdht.wire.limits import MAX_TTL
 
 PARAMETERS = ("quorum", "watch")
 TRANSFER_BYTES = 3 << 19
-"""What a large value's transfer holds at most: a piece that is sent, two that are read, and what joins them."""
+"""The most that a large value's transfer holds: one piece under way, two read ahead, and the join of them."""
 OPEN_TRIES = 3
 """Of a large value that is replaced while it is opened."""
 WRITE_TRIES = 8
