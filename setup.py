@@ -53,6 +53,7 @@ NAMES = [
     "kdht.node.replicas._trips",
     "kdht.node.replicas._turns",
     "kdht.node.replicas._store_requests",
+    "kdht.node.replicas._common_jobs",
     "kdht.node.replicas._common_writes",
     "kdht.node.replicas._direct_writes",
     "kdht.node.replicas._fetch_requests",

@@ -13,7 +13,6 @@ the rule that tests/storage/test_storage_change.py holds this one against.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.tuple cimport PyTuple_GET_ITEM
 
 from kdht.storage._known_keys cimport KnownKeys
 
@@ -21,6 +20,7 @@ from kdht.core._layout cimport (
     KDHT_CERTIFIED_BIT, KDHT_ID_LEN, KDHT_MAX_VALUE, KDHT_RECORD_FLAG_IMMUTABLE, KDHT_RECORD_FLAG_SIGNED,
     KDHT_RECORD_FLAG_TOMBSTONE, be64toh, htobe64, htonl, htons, ntohl, ntohs,
 )
+from kdht.wire._named cimport item
 
 import struct
 
@@ -38,11 +38,6 @@ cdef bytes RECORD = layout.RECORD
 cdef object MISSING = object()
 if struct.calcsize(layout.HEAD_FORMAT) != HEAD_LEN:
     raise ImportError("the layout of a record has changed: change _change.pyx too")
-
-
-cdef inline object item(object named, Py_ssize_t place):
-    """A field of a NamedTuple, by its place; nothing is checked."""
-    return <object>PyTuple_GET_ITEM(named, place)
 
 
 cdef inline bint is_possible(object record, uint64_t latest) except -1:
@@ -245,8 +240,8 @@ cdef class StoreChange:
         put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(*counts))
         # Last: `witness` finds it there, in LevelDB's log.
         put(layout.SERIAL_KEY, layout.SERIAL_VALUE.pack(serial))
-        # Known before they can be read, and until they are gone. A failed batch leaves marks without a record:
-        # LevelDB is asked for these keys.
+        # Known before they can be read, and until they are gone. A failed batch leaves marks without a
+        # record: LevelDB is asked for these keys.
         for key, before, _ in replaced:
             if before is None:
                 self.known.add(key)

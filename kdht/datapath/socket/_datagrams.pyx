@@ -2,7 +2,6 @@
 # distutils: include_dirs = include
 """Messages of the socket's loop as base.Datagrams, and back."""
 
-from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -10,17 +9,13 @@ from libc.string cimport memcpy
 from kdht.core._layout cimport KDHT_MAX_DATAGRAM, htons, ntohs
 from kdht.datapath.socket._backlog cimport Local
 from kdht.datapath.socket._direct cimport Direct
+from kdht.wire._named cimport item
 
 from kdht.datapath.base import Datagram
 from kdht.wire import Address
 from kdht.wire._shared import Reason
 
 cdef tuple REASONS = tuple(Reason)
-
-
-cdef inline object item(object named, Py_ssize_t place):
-    """A field of a NamedTuple, by its place; nothing is checked."""
-    return <object>PyTuple_GET_ITEM(named, place)
 
 
 cdef object make_address(const uint8_t *ip, uint16_t port):

@@ -20,7 +20,6 @@ and again, requests without a cookie that need one, and many reads of absent key
 import os
 
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.errno cimport EBADF, EINTR, EMSGSIZE, errno
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -54,6 +53,7 @@ from kdht.datapath.socket._udp cimport (
     htons, is_none, mmsghdr, named_errors, ntohs, open_inbox, poll, pollfd, put, read_destination,
     read_name, read_stamp, read_unreachable, receive, timespec,
 )
+from kdht.wire._named cimport item
 
 from kdht.errors import DatapathError
 
@@ -95,11 +95,6 @@ cdef struct Gone:
     Name name
     bint proven         # the quote is of a message that this node sent, and the first one of it
     uint64_t request_id
-
-
-cdef inline object item(object named, Py_ssize_t place):
-    """A field of a NamedTuple, by its place; nothing is checked."""
-    return <object>PyTuple_GET_ITEM(named, place)
 
 
 cdef inline double coarse_now() noexcept nogil:

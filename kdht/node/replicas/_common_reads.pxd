@@ -5,29 +5,21 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from kdht.core._layout cimport kdht_header
 from kdht._routing cimport Core
+from kdht.node.replicas._common_jobs cimport CommonJob, CommonJobs
 from kdht.node.replicas._trips cimport Trips
 from kdht.node.replicas._turns cimport Turn
 from kdht.storage._reader cimport StoreReader
 
-cdef enum:
-    MOST_ASKED = 15
 
-
-cdef class CommonRead:
+cdef class CommonRead(CommonJob):
     cdef object request, answers
     cdef bytes key, own         # the own record as another node would send it, or None
     cdef bytes wire
     cdef list asked             # Addresses
     cdef object source          # the own Address, which is asked from
-    cdef uint64_t request_id
     cdef double arrived         # Unix seconds
-    cdef double begun           # steady, like all that follow
-    cdef double due[MOST_ASKED]  # of each that is asked; INFINITY once it has answered
     cdef object place           # of its first alarm, if alarms will be set (Timers)
-    cdef int heard, waiting, need, rank, seats
-    cdef bint told
-
-    cdef double next_due(self) noexcept
+    cdef int heard, need, rank, seats
 
 
 cdef class ReadAnswers:
@@ -37,16 +29,14 @@ cdef class ReadAnswers:
     cdef int found(self, Turn turn, CommonRead read) except -1
 
 
-cdef class CommonReads:
+cdef class CommonReads(CommonJobs):
     cdef Core core
     cdef frozenset own
-    cdef dict sources, jobs
+    cdef dict sources
     cdef StoreReader reader
     cdef object cluster, calls, clock, counters, reads, need, is_caught_up
     cdef ReadAnswers answers    # of this turn's requests
     cdef int now_need, replicas
-    cdef object alarm
-    cdef double alarm_at
     cdef Trips trips
     cdef double latest_at       # the turn's time, for
     cdef uint64_t latest        # the greatest version that an answer may have
@@ -60,5 +50,3 @@ cdef class CommonReads:
     cdef int _ask(self, Turn turn, CommonRead read) except -1
     cdef bytes _seal(self, CommonRead read, uint32_t now)
     cdef bint _agrees(self, Turn turn, CommonRead read, bytes data) except -1
-    cdef int _watch(self, Turn turn, double due) except -1
-    cdef object _hand_over(self, Turn turn, CommonRead read)

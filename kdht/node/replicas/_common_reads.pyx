@@ -9,10 +9,9 @@
 page of Python for each. So a read that was handed over is in the state in which `QuorumReads` itself would
 have it (tests/node/replicas/test_common_reads.py plays the same seeds with and without this module).
 
-Contract: whoever calls has a turn. One alarm is set for all reads: that of the earliest time-out.
+Contract: whoever calls has a turn.
 """
 
-from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
@@ -24,9 +23,11 @@ from kdht.core._layout cimport (
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
 )
 from kdht._routing cimport Core, core_seal
+from kdht.node.replicas._common_jobs cimport MOST_ASKED, CommonJob, CommonJobs
 from kdht.node.replicas._turns cimport Turn
 from kdht.storage._cache cimport write_body
 from kdht.storage._reader cimport StoreReader
+from kdht.wire._named cimport item
 
 from kdht.datapath.base import Outgoing
 from kdht.node.messages import CONTROL_HOPS
@@ -48,21 +49,15 @@ if MOST_ASKED != MAX_REPLICAS - 1:
 cdef Py_ssize_t MOST_READS = MAX_CALLS // 2
 
 
-cdef inline object item(object named, Py_ssize_t place):
-    """A field of a NamedTuple, by its place; nothing is checked."""
-    return <object>PyTuple_GET_ITEM(named, place)
-
-
-cdef class CommonRead:
+cdef class CommonRead(CommonJob):
     """One read."""
 
-    cdef double next_due(self) noexcept:
-        """When this read is late."""
-        cdef double first = INFINITY if self.told else self.begun + DEADLINE
-        cdef Py_ssize_t i
-        for i in range(len(self.asked)):
-            first = min(first, self.due[i])
-        return first
+    cdef bint waits_for(self, address) except -1:
+        cdef int i
+        for i in range(self.asked_count):
+            if self.due[i] != INFINITY and self.asked[i] == address:
+                return True
+        return False
 
 
 cdef class ReadAnswers:
@@ -95,7 +90,7 @@ cdef class ReadAnswers:
         return 0
 
 
-cdef class CommonReads:
+cdef class CommonReads(CommonJobs):
     """One coordinator's, with its `context` (CoordinatorContext) and `reads` (QuorumReads).
 
     `sources`: the own address for each IP version. `reader` reads the own store. `need()` gives how many
@@ -109,12 +104,8 @@ cdef class CommonReads:
         self.clock, self.counters = context.clock, context.counters
         self.sources, self.reader, self.reads = sources, reader, reads
         self.need, self.is_caught_up = need, is_caught_up
-        self.own, self.jobs = frozenset(sources.values()), {}
-        self.alarm, self.alarm_at = None, INFINITY
+        self.own, self.deadline = frozenset(sources.values()), DEADLINE
         self.trips, self.latest_at, self.latest = self.calls.trips, -1.0, 0
-
-    def __len__(self):
-        return len(self.jobs)
 
     # --- The beginning
 
@@ -188,14 +179,14 @@ cdef class CommonReads:
         cdef double timeout
         read.request_id = self.calls.new_id()
         read.wire = self._seal(read, <uint32_t>turn.now)
-        read.waiting = <int>len(read.asked)
+        read.asked_count = read.waiting = <int>len(read.asked)
         for i in range(read.waiting):
             address = read.asked[i]
             turn.outgoing.append(tuple.__new__(Outgoing, (read.wire, address, read.source)))
             timeout = self.trips.of(FETCH, address).timeout(FIRST, LEAST, MOST)
             read.due[i] = read.begun + min(timeout, MOST)
         self.jobs[read.request_id] = read
-        self._watch(turn, read.next_due())
+        self.watch(turn, read.next_due(DEADLINE))
         return 0
 
     cdef bytes _seal(self, CommonRead read, uint32_t now):
@@ -238,7 +229,7 @@ cdef class CommonReads:
                 or memcmp(header.client_ip, <const uint8_t *>ip, 16)
                 or item(datagram, 2) not in self.own):
             return False
-        for i in range(len(read.asked)):
+        for i in range(read.asked_count):
             if read.due[i] != INFINITY and read.asked[i] == source:
                 break
         else:
@@ -276,59 +267,15 @@ cdef class CommonReads:
 
     # --- Handing over
 
-    def release(self, Turn turn, request_id) -> bool:
-        """Hand the read with this FETCH over, if it is here: its answer is not the common one."""
-        found = self.jobs.get(request_id)
-        if found is None:
-            return False
-        self._hand_over(turn, found)
-        return True
-
-    def waits(self, request_id, address) -> bool:
-        """Whether the answer of this address to this FETCH is awaited."""
-        found = self.jobs.get(request_id)
-        return found is not None and _waits_for(found, address)
-
-    def release_asked(self, Turn turn, address) -> None:
-        """Hand over all reads for which this address is still asked."""
-        for found in list(self.jobs.values()):
-            if _waits_for(found, address):
-                self._hand_over(turn, found)
-
-    def _ring(self, Turn turn) -> None:
-        """Hand over what is late now."""
-        cdef double now = turn.steady
-        cdef double first = INFINITY, due
-        cdef CommonRead read
-        self.alarm, self.alarm_at = None, INFINITY
-        for found in list(self.jobs.values()):
-            read = found
-            due = read.next_due()
-            if due <= now:
-                self._hand_over(turn, read)
-            else:
-                first = min(first, due)
-        if first != INFINITY:
-            self._watch(turn, first)
-
-    cdef int _watch(self, Turn turn, double due) except -1:
-        """Have what is due then handed over."""
-        if due >= self.alarm_at:
-            return 0
-        if self.alarm is not None:
-            self.alarm[2] = None
-        self.alarm_at = due
-        self.alarm = turn.at(due, self._ring)
-        return 0
-
-    cdef object _hand_over(self, Turn turn, CommonRead read):
+    cdef object hand_over(self, Turn turn, CommonJob job):
         """From now on the read is `QuorumReads`'. Gives the ReadJob."""
+        cdef CommonRead read = job
         cdef Py_ssize_t i
         self.jobs.pop(read.request_id, None)
         question = ReplicaQuestion(FETCH, read.key, b"", read.request_id)
         question.wires[read.source] = read.wire
         asked = [AskedReplica(read.asked[i], read.source, read.begun, read.due[i], read.place + 1 + i,
-                              read.due[i] == INFINITY) for i in range(len(read.asked))]
+                              read.due[i] == INFINITY) for i in range(read.asked_count)]
         return self.reads.go_on(turn, ReadUnderWay(
             question=question,
             own=None if read.own is None else untrusted_stored(read.key, read.own),
@@ -340,11 +287,3 @@ cdef class CommonReads:
             deadline=read.begun + DEADLINE,
             place=read.place,
         ))
-
-
-cdef bint _waits_for(CommonRead read, address) except -1:
-    cdef Py_ssize_t i
-    for i in range(len(read.asked)):
-        if read.due[i] != INFINITY and read.asked[i] == address:
-            return True
-    return False

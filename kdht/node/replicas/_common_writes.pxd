@@ -6,15 +6,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from kdht.core._layout cimport kdht_contact
 from kdht._routing cimport Core
 from kdht.datapath.socket._backlog cimport Local
+from kdht.node.replicas._common_jobs cimport CommonJob, CommonJobs
 from kdht.node.replicas._trips cimport Trips
 from kdht.node.replicas._turns cimport Turn
 
 cdef enum:
-    MOST_ASKED = 15
-    MOST_NEAR = 21      # and those that may take their places
+    MOST_NEAR = 21      # MOST_ASKED, and those that may take their places
 
 
-cdef class CommonWrite:
+cdef class CommonWrite(CommonJob):
     cdef CommonWrites writes
     cdef object record, quorum, answers, handed_over
     cdef bytes key, wire
@@ -22,21 +22,16 @@ cdef class CommonWrite:
     cdef uint8_t source_ip[16]
     cdef uint8_t target_ip[16]
     cdef uint16_t source_port, target_port, max_reply   # ports: in network order
-    cdef kdht_contact near[MOST_NEAR]
+    cdef kdht_contact near[MOST_NEAR]   # the first `asked_count` are asked
     cdef int near_count
-    cdef int taken              # of these are asked: the first ones
     cdef list trips             # their RoundTrips
     cdef object source          # the own Address, which is asked from
-    cdef uint64_t request_id
     cdef uint32_t ttl
     cdef double arrived         # Unix seconds
-    cdef double begun           # steady, like all that follow
-    cdef double due[MOST_ASKED]  # of each that is asked; INFINITY once it has answered
     cdef object place           # of its first alarm, if alarms will be set (Timers)
-    cdef int acks, waiting
-    cdef bint own_version, here, told, existed
+    cdef int acks
+    cdef bint own_version, here, existed
 
-    cdef double next_due(self) noexcept
     cdef int waited_for(self, const uint8_t *ip, uint16_t port) noexcept
     cdef int remember(self, const Local *local) except -1
     cdef object request(self)
@@ -49,13 +44,12 @@ cdef class PutAnswers:
     cdef int confirmed(self, Turn turn, CommonWrite write) except -1
 
 
-cdef class CommonWrites:
+cdef class CommonWrites(CommonJobs):
     cdef Core core
     cdef uint8_t own_ips[2][16]
     cdef uint16_t own_ports[2]
     cdef int own_count
     cdef dict sources
-    cdef readonly dict jobs     # by request ID
     cdef object cluster, calls, clock, recent, counters, holds
     cdef object writes, admission, quorum, ended
     cdef object now_counts      # the Quorum of this turn
@@ -64,8 +58,6 @@ cdef class CommonWrites:
     cdef int known_others       # with so many other nodes
     cdef int others             # replicas beside this node
     cdef int least              # other nodes that must live
-    cdef object alarm
-    cdef double alarm_at
     cdef Trips trips
     cdef object took            # Histogram.observe of STOREs
     cdef double latest_at       # the turn's time, for
@@ -82,6 +74,4 @@ cdef class CommonWrites:
     cdef bint answered(self, Turn turn, const Local *local) except -1
     cdef int stored(self, Turn turn, CommonWrite write, outcome) except -1
     cdef int _settle(self, Turn turn, CommonWrite write) except -1
-    cdef int _watch(self, Turn turn, double due) except -1
-    cdef object _hand_over(self, Turn turn, CommonWrite write)
     cdef object _done_of(self, CommonWrite write)

@@ -9,10 +9,9 @@
 Python for each. So a write that was handed over is in the state in which `Writes` itself would have it
 (tests/node/replicas/test_common_writes.py plays the same seeds with and without this module).
 
-Contract: whoever calls has a turn. One alarm is set for all writes: that of the earliest time-out.
+Contract: whoever calls has a turn.
 """
 
-from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -29,7 +28,9 @@ from kdht._routing cimport Core, core_answer, core_closest, core_seal, make_cont
 from kdht.datapath.socket._backlog cimport Local
 from kdht.datapath.socket._datagrams cimport make_address, make_datagram, read_datagram
 from kdht.node._roundtrip cimport RoundTrip
+from kdht.node.replicas._common_jobs cimport MOST_ASKED, CommonJob, CommonJobs
 from kdht.node.replicas._turns cimport Turn
+from kdht.wire._named cimport item
 
 from kdht.datapath.base import Outgoing
 from kdht.node.messages import CONTROL_HOPS
@@ -55,12 +56,7 @@ if MAX_REPLICAS - 1 > MOST_ASKED or MAX_REPLICAS - 1 + SPARE > MOST_NEAR:
     raise ImportError("more replicas than a CommonWrite has room for: change _common_writes.pxd")
 
 
-cdef inline object item(object named, Py_ssize_t place):
-    """A field of a NamedTuple, by its place; nothing is checked."""
-    return <object>PyTuple_GET_ITEM(named, place)
-
-
-cdef class CommonWrite:
+cdef class CommonWrite(CommonJob):
     """One write. Called with a turn and the outcome in the own store (turns.Planned)."""
 
     def __call__(self, Turn turn, outcome) -> None:
@@ -86,22 +82,18 @@ cdef class CommonWrite:
         memcpy(local.data, <const uint8_t *>self.data, len(self.data))
         return make_datagram(&local)
 
-    cdef double next_due(self) noexcept:
-        """When this write is late."""
-        cdef double first = INFINITY if self.told else self.begun + DEADLINE
-        cdef Py_ssize_t i
-        for i in range(self.taken):
-            first = min(first, self.due[i])
-        return first
-
     cdef int waited_for(self, const uint8_t *ip, uint16_t port) noexcept:
         """The number of the replica at this address, if its answer is awaited; else -1."""
         cdef int i
-        for i in range(self.taken):
+        for i in range(self.asked_count):
             if (self.due[i] != INFINITY and self.near[i].port == port
                     and memcmp(self.near[i].ip, ip, 16) == 0):
                 return i
         return -1
+
+    cdef bint waits_for(self, address) except -1:
+        cdef bytes ip = address.ip
+        return self.waited_for(ip, htons(address.port)) >= 0
 
 
 cdef class PutAnswers:
@@ -144,7 +136,7 @@ cdef class PutAnswers:
         return 0
 
 
-cdef class CommonWrites:
+cdef class CommonWrites(CommonJobs):
     """One coordinator's, with its `context` (CoordinatorContext), `writes` (Writes) and `admission`.
 
     `sources`: the own address for each IP version. `quorum()` gives what counts now.
@@ -157,10 +149,9 @@ cdef class CommonWrites:
         self.counters, self.holds = context.counters, context.holds
         self.sources, self.writes, self.admission = sources, writes, admission
         self.quorum, self.ended = quorum, ended
-        self.jobs, self.own_count = {}, 0
+        self.deadline, self.own_count = DEADLINE, 0
         for own in sources.values():
             self._add_own(own)
-        self.alarm, self.alarm_at = None, INFINITY
         self.known_others = -1
         self.trips, self.latest_at, self.latest = self.calls.trips, -1.0, 0
         self.took = self.trips.round_trips[STORE].observe
@@ -179,9 +170,6 @@ cdef class CommonWrites:
             if self.own_ports[i] == port and memcmp(self.own_ips[i], ip, 16) == 0:
                 return True
         return False
-
-    def __len__(self):
-        return len(self.jobs)
 
     # --- The beginning
 
@@ -254,10 +242,10 @@ cdef class CommonWrites:
         if not write.own_version:
             write.record = self._record(write, version, data[begin:end])
         self.counters["writes"] += 1
-        write.place = turn.keep_places(1 + write.taken)
+        write.place = turn.keep_places(1 + write.asked_count)
         turn.writes.append(tuple.__new__(
             Planned, (tuple.__new__(Write, (write.key, write.record, None, False)), write)))
-        if write.taken:
+        if write.asked_count:
             self._ask(turn, write)
         return True
 
@@ -285,8 +273,8 @@ cdef class CommonWrites:
         write.near_count = 0
         if others:
             write.near_count = core_closest(self.core.region, key, others + BESIDE, write.near)
-        write.taken = min(others, write.near_count)
-        for i in range(write.taken):
+        write.asked_count = min(others, write.near_count)
+        for i in range(write.asked_count):
             write.due[i] = 0
             source = self.sources.get(bool(is_ipv4(write.near[i].ip)))
             if source is None or write.source not in (None, source) or _is_named_before(write, i):
@@ -300,16 +288,16 @@ cdef class CommonWrites:
         cdef RoundTrip trip
         write.request_id = self.calls.new_id()
         write.wire = self._seal(write, <uint32_t>turn.now)
-        write.waiting = write.taken
+        write.waiting = write.asked_count
         write.trips = []
-        for i in range(write.taken):
+        for i in range(write.asked_count):
             address = make_address(write.near[i].ip, write.near[i].port)
             turn.outgoing.append(tuple.__new__(Outgoing, (write.wire, address, write.source)))
             trip = self.trips.of(STORE, address)
             write.trips.append(trip)
             write.due[i] = write.begun + min(trip.timeout(FIRST, LEAST, MOST), MOST)
         self.jobs[write.request_id] = write
-        self._watch(turn, write.next_due())
+        self.watch(turn, write.next_due(DEADLINE))
         return 0
 
     cdef bytes _seal(self, CommonWrite write, uint32_t now):
@@ -375,7 +363,7 @@ cdef class CommonWrites:
         if write.handed_over is None and not (
                 type(outcome) is Result and item(outcome, 0) and not item(outcome, 4)
                 and self.holds(write.key)):
-            self._hand_over(turn, write)
+            self.hand_over(turn, write)
         if write.handed_over is not None:
             self.writes.stored(turn, write.handed_over, outcome)
             return 0
@@ -399,7 +387,7 @@ cdef class CommonWrites:
                 self.counters["writes_ok"] += 1
                 (<PutAnswers>write.answers).confirmed(turn, write)
             elif not write.waiting:
-                self.writes.finish_if_decided(turn, self._hand_over(turn, write))
+                self.writes.finish_if_decided(turn, self.hand_over(turn, write))
                 return 0
         if not write.waiting:
             self.jobs.pop(write.request_id, None)
@@ -407,53 +395,9 @@ cdef class CommonWrites:
 
     # --- Handing over
 
-    def release(self, Turn turn, request_id) -> bool:
-        """Hand the write with this STORE over, if it is here: its answer is not the common one."""
-        found = self.jobs.get(request_id)
-        if found is None:
-            return False
-        self._hand_over(turn, found)
-        return True
-
-    def waits(self, request_id, address) -> bool:
-        """Whether the answer of this address to this STORE is awaited."""
-        found = self.jobs.get(request_id)
-        return found is not None and _waits_for(found, address)
-
-    def release_asked(self, Turn turn, address) -> None:
-        """Hand over all writes for which this address is still asked."""
-        for found in list(self.jobs.values()):
-            if _waits_for(found, address):
-                self._hand_over(turn, found)
-
-    def _ring(self, Turn turn) -> None:
-        """Hand over what is late now."""
-        cdef double now = turn.steady
-        cdef double first = INFINITY, due
-        cdef CommonWrite write
-        self.alarm, self.alarm_at = None, INFINITY
-        for found in list(self.jobs.values()):
-            write = found
-            due = write.next_due()
-            if due <= now:
-                self._hand_over(turn, write)
-            else:
-                first = min(first, due)
-        if first != INFINITY:
-            self._watch(turn, first)
-
-    cdef int _watch(self, Turn turn, double due) except -1:
-        """Have what is due then handed over."""
-        if due >= self.alarm_at:
-            return 0
-        if self.alarm is not None:
-            self.alarm[2] = None
-        self.alarm_at = due
-        self.alarm = turn.at(due, self._ring)
-        return 0
-
-    cdef object _hand_over(self, Turn turn, CommonWrite write):
+    cdef object hand_over(self, Turn turn, CommonJob job):
         """From now on the write is `Writes`'. Gives the WriteJob."""
+        cdef CommonWrite write = job
         cdef Py_ssize_t i
         cdef bytes body
         self.jobs.pop(write.request_id, None)
@@ -464,7 +408,7 @@ cdef class CommonWrites:
             question.wires[write.source] = write.wire
         near = [make_contact(&write.near[i]) for i in range(write.near_count)]
         asked = [AskedReplica(near[i].address, write.source, write.begun, write.due[i], write.place + 1 + i,
-                              write.due[i] == INFINITY) for i in range(write.taken)]
+                              write.due[i] == INFINITY) for i in range(write.asked_count)]
         write.handed_over = self.writes.go_on(turn, UnderWay(
             key=write.key,
             record=write.record,
@@ -474,7 +418,7 @@ cdef class CommonWrites:
             existed=write.existed,
             here=write.here,
             near=near,
-            taken=write.taken,
+            taken=write.asked_count,
             question=question,
             asked=asked,
             deadline=write.begun + DEADLINE,
@@ -488,11 +432,6 @@ cdef class CommonWrites:
         end = (<PutAnswers>write.answers).end_of(
             write.request(), write.arrived, write.ttl, len(<bytes>item(write.record, 3)))
         return self.ended(write.key, nonce, write.record, end)
-
-
-cdef bint _waits_for(CommonWrite write, address) except -1:
-    cdef bytes ip = address.ip
-    return write.waited_for(ip, htons(address.port)) >= 0
 
 
 cdef bint _is_named_before(CommonWrite write, int number) noexcept:

@@ -9,7 +9,6 @@ that the store cannot read. It says what is wrong.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
-from cpython.tuple cimport PyTuple_GET_ITEM
 
 from kdht.core._layout cimport (
     KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_MAX_DATAGRAM, KDHT_OP_FETCH,
@@ -17,6 +16,7 @@ from kdht.core._layout cimport (
 )
 from kdht._routing cimport Core, core_seal
 from kdht.storage._reader cimport StoreReader
+from kdht.wire._named cimport item
 
 from kdht.datapath.base import Outgoing
 from kdht.node.messages import CONTROL_HOPS
@@ -24,11 +24,6 @@ from kdht.wire._shared import Status
 
 cdef uint8_t HOPS = CONTROL_HOPS
 cdef uint8_t NOT_FOUND = Status.NOT_FOUND, UNCONFIRMED = Status.UNCONFIRMED
-
-
-cdef inline object item(object named, Py_ssize_t place):
-    """A field of a NamedTuple, by its place; nothing is checked."""
-    return <object>PyTuple_GET_ITEM(named, place)
 
 
 cdef class FetchRequests:

@@ -8,7 +8,6 @@ and STOREs that are malformed or lack their certificate are returned untouched. 
 `untrusted_store` says what is wrong.
 """
 
-from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
@@ -24,6 +23,7 @@ from kdht.core._layout cimport (
 from kdht._routing cimport Core, core_seal
 from kdht.datapath.socket._backlog cimport Local
 from kdht.datapath.socket._datagrams cimport make_address, read_datagram
+from kdht.wire._named cimport item
 
 from kdht.datapath.base import Outgoing
 from kdht.errors import BadPacket, MissingLibrary, StorageError
@@ -37,11 +37,6 @@ cdef uint8_t HOPS = CONTROL_HOPS
 cdef double SECOND = MICROSECONDS
 cdef uint64_t ERROR = MAX_CLOCK_ERROR
 cdef uint32_t CERTIFIED_KINDS = KDHT_RECORD_FLAG_IMMUTABLE | KDHT_RECORD_FLAG_SIGNED
-
-
-cdef inline object item(object named, Py_ssize_t place):
-    """A field of a NamedTuple, by its place; nothing is checked."""
-    return <object>PyTuple_GET_ITEM(named, place)
 
 
 cdef bint is_proven(bytes key, uint64_t version, uint32_t flags, bytes value) except -1:
