@@ -120,9 +120,8 @@ class PathChecker:
         for address in self._own:
             try:
                 pauses.append(self._check(address, undo))
-            except (
-                OSError
-            ) as error:  # the other IP version can be checked all the same, and the counts compared
+            except OSError as error:
+                # The other IP version can be checked all the same, and the counts compared.
                 failed = error
         self._compare()
         self._pause_s = min(*pauses, self._departures.pause_s, NOBODY_S)
