@@ -19,6 +19,7 @@ from kdht.node.replicas.quorum_reads import untrusted_stored
 from kdht.program import control_client
 from kdht.program.answers import ExportPage
 from kdht.program.json import decoded
+from kdht.remedies import about_file
 from kdht.storage import LevelStore, StoredRecord, Write
 from kdht.storage.base import check as check_wishes
 from kdht.storage.exported import FORMAT, Head, plain
@@ -87,7 +88,7 @@ def _records(path: Path, now: UnixTime) -> Iterator[Write]:
         with path.open("rb") as file:
             yield from _checked(file, path, now)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(about_file(path, error)) from None
 
 
 def _checked(file: BinaryIO, path: Path, now: UnixTime) -> Iterator[Write]:

@@ -8,6 +8,7 @@ from kdht.errors import ConfigError, KdhtError, NoDaemon
 from kdht.program import control_client
 from kdht.program.answers import ReloadAnswer
 from kdht.program.files import write_atomically
+from kdht.remedies import about_file
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -18,7 +19,7 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}: name the configuration with --config") from None
+        raise ConfigError(about_file(path, error, "name the configuration with --config")) from None
 
 
 def parsed(path: Path, content: bytes) -> "TOMLDocument":

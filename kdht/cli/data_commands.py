@@ -14,7 +14,7 @@ import click
 
 from kdht.cli.keys import HexKey, KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes, warn
-from kdht.cli.options import Seconds, binary_output, emit
+from kdht.cli.options import InputFile, Seconds, binary_output, emit
 from kdht.cli.results import Deleted, Fetched, Signed, Stored
 from kdht.client import Client, SigningKey, is_manifest
 from kdht.errors import NotFound
@@ -43,7 +43,7 @@ def through_client(command: F) -> F:
 @click.command()
 @click.argument("key", type=KeyType(), required=False)
 @click.argument("value", required=False)
-@click.option("--file", "-f", type=click.File("rb"), help="Read the value from a file; - is standard input.")
+@click.option("--file", "-f", type=InputFile(), help="Read the value from a file; - is standard input.")
 @click.option(
     "--ttl", type=Seconds(), help="Expire the value after this time: 90s, 15m, 12h, 7d. Default: never."
 )

@@ -23,6 +23,7 @@ from kdht.cli.results import Dumped
 from kdht.client import AsyncClient
 from kdht.client._manifest import Manifest
 from kdht.errors import ConfigError, Denied, Interrupted, NotFound, RequestError
+from kdht.remedies import about_file
 
 
 @click.command()
@@ -70,7 +71,7 @@ class _Keys:
         try:
             return self.path.open("rb")
         except OSError as error:
-            raise ConfigError(f"{self.path}: {error.strerror}") from None
+            raise ConfigError(about_file(self.path, error)) from None
 
 
 class _Job:

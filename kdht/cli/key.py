@@ -18,6 +18,7 @@ from kdht.cli.options import as_json, config_file, control_socket, emit, socket_
 from kdht.cli.results import ClientKey, Rotated, SecretMade
 from kdht.client._keyfiles import SealKey, SecretKey, SigningKey, write_secret
 from kdht.errors import ConfigError
+from kdht.remedies import about_file
 from kdht.wire._shared import KEY_SLOTS
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _first_word(file: Path) -> str:
         # Only the beginning, which says the kind: the rest is secret, and in no message.
         return file.read_bytes()[:64].decode("ascii", "replace").partition(".")[0]
     except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
+        raise ConfigError(about_file(file, error)) from None
 
 
 def _about(file: Path, made: SecretKey) -> ClientKey:

@@ -23,6 +23,7 @@ from kdht.cli.results import Loaded
 from kdht.errors import ConfigError, Denied, Interrupted, RequestError
 from kdht.program.files import write_atomically
 from kdht.program.json import decoded
+from kdht.remedies import about_file
 
 # Each save is a file written anew. After an interruption at most this much is loaded again, which changes
 # nothing.
@@ -195,7 +196,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(about_file(path, error)) from None
 
 
 def _check(content: BinaryIO, name: str, form: bulk.Format) -> CheckedFile:

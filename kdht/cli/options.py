@@ -13,13 +13,14 @@ import msgspec
 from click.core import ParameterSource
 
 from kdht.config import places
-from kdht.errors import KdhtError
+from kdht.errors import ConfigError, KdhtError
 from kdht.program import control_client
 from kdht.program.node_status import NodeStatus
 from kdht.program.options import SocketType as SocketType
 from kdht.program.options import control_socket as control_socket
 from kdht.program.options import default_socket as default_socket
 from kdht.program.options import wide as wide
+from kdht.remedies import about_file
 from kdht.wire.limits import MAX_TTL
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,6 +64,21 @@ running_config_file = click.option(
     default=running_config,
     help=f"The node's configuration. Default: $KDHT_CONFIG, then the running node's, then {places.CONFIG}.",
 )
+
+
+class InputFile(click.File):
+    """A file to be read, or - for standard input. Raises ConfigError."""
+
+    def __init__(self) -> None:
+        super().__init__("rb")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            if isinstance(error.__context__, OSError):
+                raise ConfigError(about_file(value, error.__context__)) from None
+            raise
 
 
 class Seconds(click.ParamType[int]):

@@ -32,7 +32,7 @@ data_dir = click.option(
     help="Data directory of a stopped node. Default: ask the running daemon.",
 )  # fmt: skip
 stopped_dir = click.option(
-    "--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False, exists=True),
+    "--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False),
     help="Data directory of a stopped node. Default: the configuration's.",
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ from kdht.client._keyfiles import write_secret
 from kdht.client._rights import rights_of
 from kdht.config.values import Holder, ScopeName
 from kdht.errors import BadToken, ConfigError, Denied
+from kdht.remedies import about_file
 from kdht.wire import hash_key
 from kdht.wire._shared import Op, Right
 from kdht.wire.keys import AccessKey, derive_access
@@ -266,5 +267,5 @@ def _key_in(path: Path, epoch: int) -> AccessKey:
     try:
         secret = path.read_bytes().strip()
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(about_file(path, error)) from None
     return derive_access(epoch, secret)

@@ -20,6 +20,7 @@ from hashlib import blake2b
 from typing import ClassVar, Self
 
 from kdht.errors import ConfigError
+from kdht.remedies import about_file
 from kdht.wire.sodium import library
 
 KEY_LEN = 32
@@ -91,7 +92,7 @@ class SecretKey:
                 mode = os.fstat(file.fileno()).st_mode
                 data = file.read(_MAX_FILE)
         except OSError as error:
-            raise ConfigError(f"{os.fspath(path)}: {error.strerror}") from None
+            raise ConfigError(about_file(path, error)) from None
         if stat.S_ISREG(mode) and mode & 0o077:
             warn(f"{os.fspath(path)} can be read by other users: chmod 600 {os.fspath(path)}")
         return cls.parse(data.decode("ascii", "replace"), os.fspath(path))
@@ -135,7 +136,7 @@ def write_secret(path: Path, text: str) -> None:
             f"{os.fspath(path)} already exists, and a secret is never replaced: choose another name"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{os.fspath(path)}: {error.strerror}") from None
+        raise ConfigError(about_file(path, error)) from None
     with open(fd, "w", encoding="ascii") as file:
         file.write(f"{text}\n")
         # On the disk before it is used: a secret that is lost after a power failure cannot be made again.

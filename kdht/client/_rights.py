@@ -8,6 +8,7 @@ import os
 
 from kdht.client._calls import Call
 from kdht.errors import BadToken, ValueTooLarge
+from kdht.remedies import about_file
 from kdht.wire import OFFSET, pack_request
 from kdht.wire import _shared as shared
 from kdht.wire._shared import TRY_BITS, Flag, Op
@@ -106,6 +107,6 @@ def _read(text: str) -> str:
         with open(path, encoding="ascii") as file:
             return file.read(MAX_TOKEN_FILE)
     except OSError as error:
-        raise BadToken(f"the token's file {path}: {error.strerror}") from None
+        raise BadToken(f"the token's file {about_file(path, error)}") from None
     except UnicodeDecodeError:
         raise BadToken(f"the token's file {path} holds no token") from None

@@ -15,6 +15,7 @@ from kdht.config.kinds import allowed, field_names, kind_at
 from kdht.config.schema import Config
 from kdht.config.values import TextKind
 from kdht.errors import ConfigError
+from kdht.remedies import about_file
 
 # A configuration has some kilobytes. This keeps a wrong path from filling the memory.
 MAX_FILE = 1 << 20
@@ -32,7 +33,7 @@ def load(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Conf
             raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: is this the configuration?")
         data = tomllib.loads(raw.decode())
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}: give the file's name with --config") from error
+        raise ConfigError(about_file(path, error, "give the file's name with --config")) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     except RecursionError:

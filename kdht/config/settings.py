@@ -17,6 +17,7 @@ from kdht.config.schema import Config
 from kdht.datapath.senders import Senders
 from kdht.errors import ConfigError
 from kdht.node.access import AccessPolicy
+from kdht.remedies import about_file
 from kdht.wire import Address
 from kdht.wire._shared import MAX_OWN
 from kdht.wire.keys import ClusterSecret, derive, derive_access
@@ -273,7 +274,7 @@ def _secret(key: KeySection, name: str) -> tuple[bytes, list[str]]:
             secret = file.read(MAX_SECRET_FILE + 1).strip()
             mode = path.stat().st_mode
     except OSError as error:
-        raise ConfigError(f"{name}.file is {key.file}: {error.strerror}: put the secret there") from error
+        raise ConfigError(f"{name}.file is {about_file(path, error, 'put the secret there')}") from error
     if len(secret) > MAX_SECRET_FILE:
         raise ConfigError(
             f"{name}.file is {key.file}: larger than {MAX_SECRET_FILE} bytes: is this the secret's file?"

@@ -15,6 +15,7 @@ import msgspec
 
 from kdht.errors import ConfigError, Conflict, KdhtError, RequestError
 from kdht.program import streams
+from kdht.remedies import about_file
 
 INTERRUPTED = 128 + 2  # what a shell reports for SIGINT
 
@@ -92,7 +93,13 @@ def _outcome(command: click.Command, name: str, arguments: Sequence[str] | None)
         return End(KdhtError.exit_code)
     except OSError as error:
         _give_up_output()
-        return End(KdhtError.exit_code, f"{error.filename or 'input or output'}: {error.strerror or error}")
+        return End(KdhtError.exit_code, _about(error))
+
+
+def _about(error: OSError) -> str:
+    if isinstance(error.filename, str | bytes):
+        return about_file(os.fsdecode(error.filename), error)
+    return f"input or output: {error.strerror or error}"
 
 
 def _give_up_output() -> None:

@@ -19,7 +19,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """A file that stands at `path` when the block ends, and never if it raises. Raises OSError."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        fd = _made(path, beside, mode)
         with open(fd, "wb") as file:
             yield file
             file.flush()
@@ -29,6 +29,14 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     finally:
         beside.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def _made(path: Path, beside: Path, mode: int) -> int:
+    try:
+        return os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        # Nobody has heard of the other name.
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _sync_directory(path: Path) -> None:

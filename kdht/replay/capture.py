@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, NamedTuple, cast
 
 from kdht.errors import CaptureError, ConfigError
+from kdht.remedies import about_file
 from kdht.replay._capture import Batch, Splitter
 from kdht.wire import Buffer
 
@@ -79,7 +80,7 @@ class Capture:
             self._source = _Source(path)
         except OSError as error:
             raise CaptureError(
-                f"{path}: {error.strerror}: name a pcap or pcapng file, or - for standard input"
+                about_file(path, error, "name a pcap or pcapng file, or - for standard input")
             ) from None
         self._read_raw: Callable[[int], bytes] = (
             gzip.GzipFile(fileobj=cast(BinaryIO, self._source)).read1
@@ -182,7 +183,7 @@ class CaptureWriter:
         try:
             self._file = path.open("wb")
         except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}: name a file that can be written") from None
+            raise ConfigError(about_file(path, error)) from None
         self._file.write(_PCAP.pack(_NANO_MAGIC, 2, 4, 0, 0, _SNAPLEN, LINK_RAW))
 
     def __enter__(self) -> "CaptureWriter":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdht.errors import ConfigError
+from kdht.remedies import about_file
 from kdht.replay._engine import Judgement
 from kdht.replay.base import Implementation
 from kdht.replay.capture import Capture
@@ -59,7 +60,7 @@ class Fixture:
         try:
             lines = self.verdicts.read_text(encoding="utf-8").splitlines()
         except OSError as error:
-            raise ConfigError(f"{self.verdicts}: {error.strerror}: make it with check --update") from None
+            raise ConfigError(about_file(self.verdicts, error, "make it with check --update")) from None
         except UnicodeDecodeError:
             raise ConfigError(f"{self.verdicts}: not UTF-8 text") from None
         found = {}

@@ -16,6 +16,7 @@ import msgspec
 from kdht._routing import Core, common_bits
 from kdht.errors import ConfigError
 from kdht.program.json import decoded
+from kdht.remedies import about_file
 from kdht.wire import Address, Contact, keys, split_port
 from kdht.wire._shared import HOP_LIMIT, ID_LEN, MAX_OWN, PORT, REPLAY_WINDOW, ROOM
 from kdht.wire.keys import ClusterSecret
@@ -123,7 +124,7 @@ def load(path: Path) -> ReplayTable:
     try:
         raw = path.read_bytes()[: MAX_FILE + 1]
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}: name the table's file with --table") from None
+        raise ConfigError(about_file(path, error, "name the table's file with --table")) from None
     if len(raw) > MAX_FILE:
         raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: is this a table?")
     try:
@@ -194,7 +195,7 @@ def read_key(epoch: int, path: Path) -> ClusterSecret:
     try:
         return keys.derive(epoch, path.read_bytes().strip())
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}: name the file with the cluster's secret") from None
+        raise ConfigError(about_file(path, error, "name the file with the cluster's secret")) from None
 
 
 def _contact(entry: ContactEntry, number: int) -> Contact:

@@ -27,7 +27,9 @@ def started(program: str, *, at: str, before: str = "") -> "subprocess.Completed
     """As the installed script starts it. Ctrl-C is pressed when it begins to import `at`."""
     module, function = PROGRAMS[program].split(":")
     code = BEGIN.format(at=at, before=before, module=module, function=function)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize("at", ["click", "kdht.program.boundary"])

@@ -332,7 +332,7 @@ def test_bench_gives_figures_and_ratios():
         (["run", *on(RIGHT), "--packet", "x"], "--packet is a number or a range"),
         (["run", *on(RIGHT), "--now", "soon"], "--now is a unix second"),
         (["run", *on(RIGHT), "--impl", "perl"], "perl"),
-        (["run", *on(RIGHT), "--write", "/no/where"], "can be written"),
+        (["run", *on(RIGHT), "--write", "/no/where"], "make the directory /no first"),
         (["run", *on(RIGHT), "--config", "x"], "go with --socket"),
         (["check", RIGHT / "none"], "not a directory"),
         (["check", TESTS / "vectors"], "holds no fixture"),
