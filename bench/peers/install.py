@@ -1,6 +1,7 @@
 """Gets the peers: Debian's packages with apt, as root; those from PyPI came with the dependency group `bench`.
 
-No service is started by it: a policy-rc.d forbids that while apt runs (invoke-rc.d(8)).
+No service is started by it: a policy-rc.d forbids that while apt runs (invoke-rc.d(8)). Nor is one started
+at the next boot: Debian enables what it installs, so what this module installed is disabled again.
 """
 
 import os
@@ -20,6 +21,14 @@ PACKAGES = {
     "postgresql-15": "/usr/lib/postgresql/15/bin/postgres",
 }
 """Each with a file that shows that it is there."""
+SERVICES = {
+    "redis-server": "redis-server",
+    "memcached": "memcached",
+    "etcd-server": "etcd",
+    "serf": "serf",
+    "postgresql-15": "postgresql",
+}
+"""The systemd service of each package that has one."""
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -38,6 +47,8 @@ def install(tell: Callable[[str], None]) -> None:
                 _apt("update") and _apt("install", "-y", "--no-install-recommends", package)
             ):
                 tell(f"apt-get cannot install {package}")
+            elif package in SERVICES and shutil.which("systemctl"):
+                subprocess.run(["systemctl", "--quiet", "disable", SERVICES[package]], capture_output=True, check=False)
 
 
 def _apt(*arguments: str) -> bool:
