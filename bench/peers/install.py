@@ -48,7 +48,9 @@ def install(tell: Callable[[str], None]) -> None:
             ):
                 tell(f"apt-get cannot install {package}")
             elif package in SERVICES and shutil.which("systemctl"):
-                subprocess.run(["systemctl", "--quiet", "disable", SERVICES[package]], capture_output=True, check=False)
+                subprocess.run(
+                    ["systemctl", "--quiet", "disable", SERVICES[package]], capture_output=True, check=False
+                )
 
 
 def _apt(*arguments: str) -> bool:

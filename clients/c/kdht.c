@@ -171,7 +171,8 @@ struct call {
     struct { uint8_t node, attempt; uint64_t cookie; } sent[MAX_SENT];
     unsigned count, tries, next_attempt, losses, laps, bounces, renewals, doubts;
     unsigned since, held;               /* datagrams: the first with the present version; the one refused in doubt */
-    uint64_t replied, unchanged;        /* sets of datagrams: with a reply; with one that says "nothing was changed" */
+    /* Sets of datagrams: with a reply; with "nothing was changed"; with another one to a copy (the network doubles them). */
+    uint64_t replied, unchanged, unsure;
     uint64_t gives_up, deadline;        /* milliseconds, steady */
     uint64_t told;                      /* the version in the last reply */
     int result, reason;                 /* result: PENDING until the end. reason: the last one that a node gave, 0 for none */
@@ -223,8 +224,7 @@ static void send_datagram(struct kdht *k, struct call *c, unsigned node, unsigne
     c->sent[c->count].cookie = k->cookie;
     store(c->message + 88, 8, k->cookie);
     c->message[15] = (uint8_t)(c->message[15] / MAX_SENT * MAX_SENT + c->count++);
-    /* What cannot be sent counts as lost: another try follows. */
-    (void)!send(k->sockets[node], c->message, c->size, MSG_NOSIGNAL);
+    (void)!send(k->sockets[node], c->message, c->size, MSG_NOSIGNAL); /* what cannot be sent counts as lost */
     set_deadline(k, c);
 }
 
@@ -282,9 +282,11 @@ static void take(struct kdht *k, struct call *c, unsigned index) {
     int status = c->reply[37];
     uint64_t cookie = load(c->reply + 88, 8);
     bool is_last = index == c->count - 1, may_repeat = c->count - c->tries < MAX_REPEATS;
-    if (!is_good(c, status) && status != KDHT_UNCONFIRMED)
-        c->unchanged |= UINT64_C(1) << index;
-    if (c->is_held && !is_good(c, status))
+    /* A copy of a refused datagram was done, and the write is on its way under a greater version: that is its end. */
+    bool is_late = is_good(c, status) && index < c->since && c->since < c->count;
+    c->unsure |= (uint64_t)(is_late || status == KDHT_UNCONFIRMED) << index;
+    c->unchanged = (c->unchanged | (uint64_t)!is_good(c, status) << index) & ~c->unsure;
+    if (is_late || (c->is_held && !is_good(c, status)))
         return;
     c->told = c->reply_size >= HEADER + RECORD ? load(c->reply + HEADER, 8) : 0;
     switch (status) {

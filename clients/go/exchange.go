@@ -19,11 +19,11 @@ const (
 
 // sent is the note of a datagram.
 type sent struct {
-	node                     int
-	attempt                  byte
-	cookie                   uint64
-	seq                      int64
-	hasReply, changedNothing bool
+	node                               int
+	attempt                            byte
+	cookie                             uint64
+	seq                                int64
+	hasReply, changedNothing, isUnsure bool
 }
 
 type exchange struct {
@@ -88,13 +88,11 @@ func (x *exchange) await() {
 		return
 	}
 	got := parseReply(buffer[:size], x.call, x.id)
-	if err != nil || got == nil || got.number >= len(x.sent) {
+	if err != nil || got == nil || got.number >= len(x.sent) ||
+		netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != x.nodes[x.sent[got.number].node] {
 		return
 	}
 	node := x.sent[got.number].node
-	if netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != x.nodes[node] {
-		return
-	}
 	if x.current.Store(int32(node)); got.cookie != 0 {
 		x.cookie.Store(got.cookie)
 	}
@@ -188,8 +186,12 @@ func (x *exchange) every(holds func(one sent) bool) bool {
 func (x *exchange) take(got *reply) {
 	of := &x.sent[got.number]
 	isLast, next := of == x.last(), x.after(of.node)
-	of.changedNothing = !x.accepts(got.status) && got.status != Unconfirmed
-	if x.held != nil && !x.accepts(got.status) {
+	// A copy of a refused datagram was done, and the write is on its way under a greater version: that is its end.
+	isLate := x.accepts(got.status) && got.number < x.since && x.since < len(x.sent)
+	// The network doubles datagrams: another reply to this one does not end the doubt.
+	of.isUnsure = of.isUnsure || isLate || got.status == Unconfirmed
+	of.changedNothing = !x.accepts(got.status) && !of.isUnsure
+	if isLate || x.held != nil && !x.accepts(got.status) {
 		return
 	}
 	switch got.status {

@@ -87,7 +87,7 @@ export class Exchange {
     const node = nodes[index];
     const seq = this.#call.isWrite ? this.#version : clock.now();
     const data = pack(rights, this.#call, this.#id + BigInt(this.#sent.length), attempt, cookie, seq);
-    this.#sent.push({ node: index, attempt, cookie, seq, hasReply: false, changedNothing: false });
+    this.#sent.push({ node: index, attempt, cookie, seq, hasReply: false, isUnsure: false, changedNothing: false });
     const type = node.family === 6 ? "udp6" : "udp4";
     // Not connected, so one socket serves for all nodes. It is fresh: no late reply to another request comes in.
     this.#sockets[type] ??= createSocket(type)
@@ -153,8 +153,14 @@ export class Exchange {
 
   #take(got, of) {
     const { isWrite, accepts } = this.#call;
+    // A copy of a refused datagram was done, and the write is on its way under a greater version: that is its end.
+    const isLate = accepts.includes(got.status) && got.number < this.#since && this.#since < this.#sent.length;
+    // The network doubles datagrams: another reply to this one does not end the doubt.
+    of.isUnsure ||= isLate || got.status === "UNCONFIRMED";
+    of.changedNothing &&= !of.isUnsure;
+    if (isLate) return;
     if (isWrite && !accepts.includes(got.status)) {
-      of.changedNothing = got.status !== "UNCONFIRMED";
+      of.changedNothing = !of.isUnsure;
       if (this.#held) return;
       if (got.status === "BAD_VERSION") {
         // The present version was chosen with what older refusals told.

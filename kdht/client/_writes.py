@@ -1,13 +1,18 @@
 """A PUT, DELETE, ANNOUNCE or WITHDRAW: one version in all its tries, and never a wrong outcome.
 
 Every answer but OK and UNCONFIRMED means: this try changed nothing. A lost, late or UNCONFIRMED try may have been done.
+The network may double a datagram, and two nodes answer: if one of them says UNCONFIRMED, the other's refusal ends no doubt.
 With such a try the write is **in doubt**:
 
     answer         all other tries changed nothing      in doubt
     OK             done                                 done
     CONFLICT       Conflict                             Unconfirmed
     BAD_VERSION    again, with a greater version        ask the other replicas; then Unconfirmed
+    BUSY, outbid   the fourth time: as BAD_VERSION      as other refusals
     other refusal  again later; at last that error      again later; at last Unconfirmed
+
+BUSY with a version: a condition under way has promised that one, and nothing newer is stored yet. So the refusal may end.
+A copy of the same datagram could then be done, beside the same write under a greater version. So the version stays at first.
 
 Before a write in doubt ends Unconfirmed it is **held**: for the usual time of an answer it waits for the open tries. If
 each of them turns out to have changed nothing, the doubt is over and the left column applies.
@@ -27,6 +32,10 @@ from kdht.wire.certified import CERTIFIED
 MAX_DOUBTS = 3
 """BAD_VERSIONs until a write in doubt is given up: one of the replicas may still know that it was done."""
 
+MAX_OUTBID = 4
+"""Refusals for a promise until a greater version is chosen. A condition takes a few round trips, so this one belongs to a
+coordinator that has died."""
+
 _OK = Status.OK
 """Looked up once: every PUT compares with it, and an attribute of an enum is slow in Python 3.11."""
 _WHY = {Status.BAD_VERSION: "the key has a newer version"}
@@ -38,7 +47,7 @@ _VERSION = slice(HEADER_LEN, HEADER_LEN + 8)
 class WriteExchange(Exchange):
     """One write until it is known to be done, or as much as can be known."""
 
-    __slots__ = ("_doubts", "_held", "_no_effect", "_renewals", "_since", "version")
+    __slots__ = ("_doubts", "_held", "_no_effect", "_outbid", "_renewals", "_since", "_unsure", "version")
 
     def __init__(self, state: ClientState, request: Request) -> None:
         super().__init__(state, request)
@@ -48,7 +57,9 @@ class WriteExchange(Exchange):
         """The first datagram with it."""
         self._no_effect: set[int] = set()
         """Datagrams with a reply that means: nothing was changed."""
-        self._renewals = self._doubts = 0
+        self._unsure: set[int] = set()
+        """Datagrams that may have been done, whatever other replies to them say."""
+        self._renewals = self._doubts = self._outbid = 0
         self._held: tuple[Answer, int] | None = None
         """A refusal in doubt, and the number of its datagram."""
         # Chosen once, before the first try, so that no late try is another write. It is above all that this
@@ -77,8 +88,18 @@ class WriteExchange(Exchange):
 
     def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         status = reply.status
-        if status is not _OK and status not in self.call.accepts:
-            if status is not Status.UNCONFIRMED:
+        if status is _OK or status in self.call.accepts:
+            # A copy of a refused datagram. If the same write is on its way under a greater version, that one's end is
+            # the write's.
+            if self._since < len(self._sent) and index < self._since:
+                self._may_be_done(index)
+                return
+            if index < self._since:
+                self.version = 0  # done, but not under this one
+        else:
+            if status is Status.UNCONFIRMED:
+                self._may_be_done(index)
+            elif index not in self._unsure:
                 # By datagram, not by try: the network may double a datagram, and a repetition may be carried
                 # out.
                 self._no_effect.add(index)
@@ -89,6 +110,9 @@ class WriteExchange(Exchange):
                 # knowledge.
                 if index >= self._since:
                     self._choose_version(reply, index, now)
+                return
+            if status is Status.BUSY and index >= self._since and self._is_outbid(reply):
+                self._choose_version(reply, index, now)
                 return
         super()._take(reply, cookie, index, now)
 
@@ -123,6 +147,12 @@ class WriteExchange(Exchange):
         self._state.rights.prove(self._message, self.call, self.version)
         self._since = len(self._sent)
 
+    def _is_outbid(self, reply: Answer) -> bool:
+        """Whether the promise of a greater version has been in the way for too long."""
+        told = version_in(reply)
+        self._outbid += told > 0
+        return told > 0 and self._outbid >= MAX_OUTBID and not (self.call.version or self._is_in_doubt)
+
     def _choose_version(self, reply: Answer, index: int, now: float) -> None:
         """BAD_VERSION: the key has a newer version, or this host's clock is far off."""
         told = version_in(reply)
@@ -145,6 +175,7 @@ class WriteExchange(Exchange):
     def _renew(self, told: int, sent: Sent, now: float) -> None:
         """Try again with a greater version, by the same route."""
         self._renewals += 1
+        self._outbid = 0
         self._take_version(max(self._state.versions.known(self.call.subject), told) + 1)
         # That route led to a replica that knows the key's version, so it is the most likely to take the next
         # one.
@@ -172,6 +203,10 @@ class WriteExchange(Exchange):
         """Whether a try may have been done, as far as is known."""
         # Silence counts as possibly done. Only a reply that says otherwise ends the doubt.
         return len(self._no_effect) < len(self._sent)
+
+    def _may_be_done(self, index: int) -> None:
+        self._unsure.add(index)
+        self._no_effect.discard(index)
 
     def _hold(self, reply: Answer, index: int, now: float) -> None:
         """Wait for the open tries."""

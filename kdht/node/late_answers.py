@@ -55,7 +55,8 @@ class LateAnswers:
         self._wrote(request, arrived, turn, written, b"")
 
     def _wrote(self, request: Datagram, arrived: UnixTime, turn: Turn, written: Written, body: bytes) -> None:
-        if written.status in _TELLS_VERSION:
+        # BUSY has a version only if a promise of that version is in the way.
+        if written.status in _TELLS_VERSION or (written.status is Status.BUSY and written.version):
             body = RECORD.pack(written.version, 0, 0)
         answers = self._replies.batch(turn.now)
         answers.add(request, written.status, body)

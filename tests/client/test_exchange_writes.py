@@ -10,7 +10,7 @@ from kdht import wire
 from kdht.client import _calls as calls
 from kdht.client._clock import SPREAD, SPREAD_AHEAD, WriteClock
 from kdht.client._datagram import Send
-from kdht.client._writes import MAX_DOUBTS
+from kdht.client._writes import MAX_DOUBTS, MAX_OUTBID
 from kdht.errors import Conflict, RequestError, RequestTimeout, Unconfirmed
 from kdht.wire import Record, parse_write
 from kdht.wire._shared import Status
@@ -290,3 +290,83 @@ def test_a_write_without_any_answer_is_a_time_out():
     all_tries(session, exchange, first)
     with pytest.raises(RequestTimeout):
         exchange.result()
+
+
+# --- Datagrams that the network doubles: each copy may be answered by another node
+
+
+@WRITES
+def test_an_unconfirmed_copy_is_not_forgotten_for_a_refused_one(call):
+    """The unconfirmed copy may have been read by others, and overwritten."""
+    session = new_session()
+    _, first = opened(session, call)
+    session.receive(0, refusal(wire.parse(first.data), Status.UNCONFIRMED), 0.01)
+    second = received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 5), 0.02)
+    assert version_of(second) == version_of(first)
+    third = received(session, 0, told(second, Status.BAD_VERSION, NOW_US + 5), 0.03)
+    assert version_of(third) == version_of(first)
+
+
+@WRITES
+def test_an_unconfirmed_copy_of_an_older_version_leaves_a_doubt(call):
+    session = new_session(attempts=3)
+    exchange, first = opened(session, call)
+    second = received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 5), 0.01)
+    received(session, 0, refusal(wire.parse(first.data), Status.UNCONFIRMED), 0.02)
+    third = received(session, 0, told(second, Status.BAD_VERSION, NOW_US + 900), 0.03)
+    assert version_of(third) == version_of(second) > version_of(first)
+    received(session, 0, told(third, Status.BAD_VERSION, NOW_US + 900), 0.04)
+    with pytest.raises(Unconfirmed, match="may have been done or not"):
+        exchange.result()
+
+
+@WRITES
+def test_a_copy_of_an_older_version_does_not_end_a_write(call):
+    """The greater version is on its way. If this were the end, it would take effect after it."""
+    session = new_session()
+    exchange, first = opened(session, call)
+    second = received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 5), 0.01)
+    received(session, 0, told(first, Status.OK, version_of(first)), 0.02)
+    assert not exchange.done
+    session.receive(0, told(second, Status.OK, version_of(second)), 0.03)
+    assert exchange.result().status is Status.OK
+    assert session.state.versions.known(call.key) == version_of(second)
+
+
+@WRITES
+def test_a_copy_of_an_older_version_ends_a_write_that_is_not_yet_sent_again(call):
+    session = new_session()
+    exchange, first = opened(session, call)
+    second = received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 5), 0.01)
+    assert received(session, 0, told(second, Status.BAD_VERSION, NOW_US + 900), 0.02) is None, "a pause"
+    session.receive(0, told(second, Status.OK, version_of(second)), 0.03)
+    assert exchange.result().status is Status.OK
+
+
+# --- Promises
+
+
+@WRITES
+def test_a_promise_in_the_way_is_waited_for(call):
+    session = new_session()
+    exchange, first = opened(session, call)
+    sends = [first]
+    for _ in range(MAX_OUTBID - 1):
+        assert (
+            received(session, 0, told(sends[-1], Status.BUSY, NOW_US + 5), exchange.deadline - 0.001) is None
+        )
+        sends.append(passes(session, exchange))
+    assert {version_of(send) for send in sends} == {version_of(first)}
+    beyond = received(session, 0, told(sends[-1], Status.BUSY, NOW_US + 5), exchange.deadline - 0.001)
+    assert version_of(beyond) > NOW_US + 5
+
+
+def test_a_promise_in_the_way_of_a_write_in_doubt_gives_it_no_new_version():
+    session = new_session()
+    exchange, first = opened(session, PUT)
+    send = passes(session, exchange)
+    while not exchange.done:
+        assert version_of(send) == version_of(first)
+        received(session, 0, told(send, Status.BUSY, NOW_US + 5), exchange.deadline - 0.001)
+        send = passes(session, exchange)
+    assert isinstance(exchange.error, Unconfirmed)

@@ -119,11 +119,12 @@ class Recent:
         if version < greatest and not conditional:
             return greatest
         self._begun.put((key, version), write, now)
-        self._greatest.put((key, 0), max(version, greatest), now)
         return 0
 
     def confirm(self, key: bytes, record: StoredRecord, now: UnixTime, *, existed: bool) -> None:
         self._confirmed.put((key, record.version), ((record.flags, record.value), existed), now)
+        if record.version > (self._greatest.get((key, 0)) or 0):
+            self._greatest.put((key, 0), record.version, now)
 
     def confirmed(self, key: bytes, record: StoredRecord, write: int) -> bool | None:
         if self._begun.get((key, record.version)) != write:

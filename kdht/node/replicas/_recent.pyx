@@ -64,23 +64,27 @@ cdef class Recent:
         """0 if the version belongs to this write (`write`: the number of its tries), else one to go beyond.
 
         Another write may have the same version: clients with slow clocks choose the next one above all they
-        have seen. Or a greater version has begun here. Then this write would be refused anyway, unless it has
-        a condition to check.
+        have seen. Or a greater version was confirmed here. Then this write would be refused anyway, unless it
+        has a condition to check. One that has only begun is no reason: it may yet be refused itself.
         """
         known = self.begun.get((key, version))
         if known is not None:
             return 0 if known == write else version
-        greatest = self.greatest.get((key, 0)) or 0
         # The store would refuse it after a sync of a whole group. Here it costs a look-up.
-        if version < greatest and not conditional:
-            return greatest
+        if not conditional and version < self._greatest(key):
+            return self._greatest(key)
         self.begun.put((key, version), write, now)
-        self.greatest.put((key, 0), max(version, greatest), now)
         return 0
+
+    cdef object _greatest(self, bytes key):
+        """The greatest confirmed version of a key, 0: none."""
+        return self.greatest.get((key, 0)) or 0
 
     def confirm(self, bytes key, record, double now, *, existed) -> None:
         """Note that this write was confirmed."""
         self.confirmations.put((key, record.version), (content_of(record), existed), now)
+        if record.version > self._greatest(key):
+            self.greatest.put((key, 0), record.version, now)
 
     def confirmed(self, bytes key, record, write):
         """Whether the key had a record before this confirmed write; None if it was not confirmed."""

@@ -33,7 +33,7 @@ class Admission:
         existed = self._context.recent.confirmed(key, record, number)
         if existed is not None:
             return Written(Status.OK, record.version, existed)
-        # The time first: an impossible version must not be noted as the greatest that has begun here.
+        # The time first: an impossible version must not be noted as begun.
         told = self._wrong_time(key, record.version, now)
         if not told:
             told = self._context.recent.claim(key, record.version, number, now, conditional=conditional)

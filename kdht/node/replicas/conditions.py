@@ -5,7 +5,8 @@ This is single-decree Paxos for each key (Lamport, "The Part-Time Parliament", 1
 
     asked --- a majority granted ---> condition met ---> STOREs of the decided write ---> OK, or UNCONFIRMED
       |                                 `-- unmet: CONFLICT
-      `-- a majority cannot grant ---> looked: a quorum read says OK (it is done already), CONFLICT or BAD_VERSION
+      `-- a majority cannot grant ---> looked: a quorum read says OK (it is done already), CONFLICT or BAD_VERSION;
+      |                                BUSY if only another promise is in the way
       `-- too few answered: BUSY
 
 | state | fields of the job | leaves it |
@@ -384,7 +385,10 @@ class Conditions:
         elif seen != job.condition:
             self._finish(turn, job, Status.CONFLICT, seen)
         elif job.own_version:
-            self._finish(turn, job, Status.BAD_VERSION, max(job.refused, _version(record)))
+            # As WriteJob.is_outbid: a promise may be given back, a newer record and the time stay.
+            is_outbid = _version(record) < job.record.version < job.refused
+            status = Status.BUSY if is_outbid else Status.BAD_VERSION
+            self._finish(turn, job, status, max(job.refused, _version(record)))
         elif job.round < MAX_WRITE_ROUNDS:
             # A version of its own, so it may be raised. A client's version may not: it is the name of the
             # write.

@@ -52,7 +52,7 @@ _REPLY = int(Flag.REPLY)
 REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.DENIED})
 """Of a write that was not done and shall not be."""
 
-STANDING = frozenset({Status.CONFLICT, Status.BAD_VERSION})
+STANDING = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY})
 """Of these the version of the answer is that of a record in the way."""
 
 OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE, Op.LIST})

@@ -11,7 +11,8 @@ A round ends as follows. The first line that holds is taken, at each answer, pro
 | no node has it or can have it (`is_refused`), and one has no room for it | FULL |
 | the own store has a self-certified record, and this one is none | DENIED |
 | the own store failed, and no STORE was sent | STORAGE_FAILED, or BUSY if too many writes wait |
-| no node has it or can have it (`is_refused`), and the version is the client's | BAD_VERSION |
+| no node has it or can have it (`is_refused`), a promise is in the way (`is_outbid`), and the version is the client's | BUSY |
+| no node has it or can have it, for another reason, and the version is the client's | BAD_VERSION |
 | the same, and the version was given here | another round with a greater version; after four rounds UNCONFIRMED |
 | a read brings it, and a majority of the seats has it or something newer | CONFLICT |
 | no answer is awaited any more | UNCONFIRMED |
@@ -32,6 +33,9 @@ What each answer of another node does:
 A silent node keeps its seat. It may live, and other nodes may hear it. So the contact that is asked beside it adds a
 copy, but no seat. A majority of the seats matters because a quorum read hears a majority of the replicas that have caught
 up, and so meets a node with the record.
+
+BAD_VERSION lets the client choose a greater version, so it must last: a copy of the request that comes to another node later
+would else be done beside the same write under that version. A newer record lasts. A promise may be given back.
 
 All tries of a write have one version. A version given here is replaced only if all nodes refused it: otherwise a reader
 might have seen it already. Conditional writes are decided by promises first (`conditions`).
@@ -182,6 +186,12 @@ class WriteJob:
         """
         # A node that never answered, or refused a repetition, may have taken the record at the first STORE.
         return self.is_new and not (self.acks or self.repeated or self.unsure or self.waiting)
+
+    @property
+    def is_outbid(self) -> bool:
+        """Of a refused write: whether a promise refused it that may be given back, and no majority has a newer record."""
+        # A refusal for the time tells the time, which is below a version that is too far ahead.
+        return self.stands > self.record.version and self.seated(self.newer) < self.quorum.majority
 
     @property
     def is_overtaken(self) -> bool:
@@ -446,7 +456,8 @@ class Writes:
             self._finish(turn, job, Status.FULL)
         # Only this row allows a new version: in every other somebody may have been told of this one.
         elif job.is_refused and job.own_version:
-            self._finish(turn, job, Status.BAD_VERSION, job.stands)
+            status = Status.BUSY if job.is_outbid else Status.BAD_VERSION
+            self._finish(turn, job, status, job.stands)
         elif job.is_refused:
             self._again(turn, job)
         elif job.is_overtaken:
