@@ -14,7 +14,8 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _large, _large_streams,      large values
     _chunks, _sources, _journal,
     _manifest
-    _transfer                    the bursts of a large value's chunks
+    _transfer, _window,          the bursts of a large value's chunks
+    _repeats
     _sets, _set_watch            members of sets
     _timed                       reads with the time in their proof
     _seal                        encrypted values

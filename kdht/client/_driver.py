@@ -151,7 +151,7 @@ class ClientDriver:
             self._loop.add_reader(sock, self._burst_arrived, transfer, node)
             return BulkSocket(sock.fileno())
 
-        transfer = Transfer(self._session, bulk, open_socket, lambda: _set(done))
+        transfer = Transfer(self._session, bulk, open_socket, lambda: _set(done), self._loop.time)
         self._transfers[transfer] = done
         try:
             transfer.go_on(self._loop.time())

@@ -150,6 +150,11 @@ class Exchange:
         return self.answer
 
     @property
+    def reason(self) -> RequestError:
+        """Why there is no answer so far."""
+        return self._failure()
+
+    @property
     def mask(self) -> int:
         """What the numbers of direct datagrams are XORed with. So all 64 bits of their request IDs are random: only these
         bits tell a direct answer from a forged one."""

@@ -1,14 +1,18 @@
-"""Many requests in bursts: those of a large value's chunks. No I/O of its own and no clock.
+"""Many requests in bursts: those of a large value's chunks. No I/O of its own.
 
     next call ---> burst ---> accepted answer -------------------------------> on_answer
                      |                                                             ^
                      '-- late, refused, or another answer --> Exchange of its own -'
+                                                                 ^         |
+                                                                 |         '--> failed for want of time, room, replicas
+                                                                 '-- a pause <--'
 
 Nearly every request is answered at its first try. So a first try costs little: one datagram through a BulkSocket, with
 no timer, no hedge and no memory of versions. Whatever is not so simple becomes an ordinary request of the session, with all
 its rules. It is another write then, with a greater version and the same content: chunks never change, so both are right.
 
-The window follows loss. A loss on the way is no congestion as long as few are lost: a request crosses up to four links.
+For the same reason a failed one is made again (_repeats), until no request of the transfer has been answered for the
+client's time-out.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,20 +21,18 @@ from typing import Any, NamedTuple, Protocol
 
 from kdht.client._calls import NOT_FOUND, Answer, Call
 from kdht.client._exchange import Exchange
-from kdht.client._nodes import RequestLatency
+from kdht.client._nodes import MIN_RTO, RequestLatency
+from kdht.client._repeats import Asked, Repeats, may_pass
 from kdht.client._session import Session
+from kdht.client._window import Window
+from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import STATUS_OF
 from kdht.wire._shared import Op, Status
 
-# The window of other operations: a cluster takes so many at once from anybody.
-FIRST_WINDOW = 64
-LEAST_WINDOW = 16
-# More do not make a cluster on one host faster; less than half of what the search for chunks looks past (_journal).
-MOST_WINDOW = 256
-MOST_LOST = 0.1
-"""Share of a round's requests that may be lost until the window shrinks: 2 % loss on each of four links."""
-SHRINK, GROW = 0.7, 1.25
 MAX_BACKOFF = 8
+# Answers overtake each other: one that many later ones overtook is lost, most likely.
+OVERTAKEN = 0.5
+"""So much later than a late request, as a part of its usual time, another was sent that has its answer: it is lost."""
 
 
 class Bulk(NamedTuple):
@@ -60,28 +62,9 @@ class BurstSocket(Protocol):
     def take_all(self) -> list[Any]: ...
 
 
-class Window:
-    """How many requests may be under way. A round is as many outcomes as the window has requests."""
-
-    def __init__(self) -> None:
-        self.size = FIRST_WINDOW
-        self._outcomes = self._lost = 0
-
-    def count(self, outcomes: int, lost: int) -> None:
-        """So many requests had an outcome; `lost` of them were late or refused."""
-        self._outcomes += outcomes
-        self._lost += lost
-        if self._outcomes < self.size:
-            return
-        if self._lost > MOST_LOST * self._outcomes:
-            self.size = max(int(self.size * SHRINK), LEAST_WINDOW)
-        else:
-            self.size = min(int(self.size * GROW), MOST_WINDOW)
-        self._outcomes = self._lost = 0
-
-
 class Transfer:
-    """A Bulk under way. `open_socket` gives the BurstSocket to a node, None if there is no route. The first failure ends it.
+    """A Bulk under way. `open_socket` gives the BurstSocket to a node, None if there is no route. The first failure that is
+    no passing one ends it. `clock` gives the time that the caller's `now` is.
 
     The caller calls `received` when a socket has something to read, and `wake` at the time of `next_wake`.
     """
@@ -92,6 +75,7 @@ class Transfer:
         bulk: Bulk,
         open_socket: Callable[[int], BurstSocket | None],
         on_done: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
         self.error: Exception | None = None
         self.done = False
@@ -100,20 +84,28 @@ class Transfer:
         self._left: Iterator[Call | None] | None = iter(bulk.calls)
         self._open_socket = open_socket
         self._on_done = on_done
+        self._clock = clock
         self._sockets: dict[int, BurstSocket | None] = {}
-        self._exchanges: dict[Exchange, Call] = {}
+        self._exchanges: dict[Exchange, Asked] = {}
+        self._repeats = Repeats(session.state.rng)
+        self._begun = 0
         self._window = Window()
         self._latency = RequestLatency()
         # Doubled while nothing is answered in time: else a sudden delay would send everything twice, for ever.
         self._backoff = 1
+        self._progressed_at = clock()
+        """When a request was last answered. What the source and `on_answer` take does not count as time without progress."""
+        self._why: Exception | None = None
+        """The last failure since then."""
 
     @property
     def _under_way(self) -> int:
-        return len(self._exchanges) + sum(len(each) for each in self._sockets.values() if each is not None)
+        in_bursts = sum(len(each) for each in self._sockets.values() if each is not None)
+        return len(self._exchanges) + len(self._repeats) + in_bursts
 
     @property
     def _wait(self) -> float:
-        """Seconds until a first try is late."""
+        """Seconds until a first try is late, if nothing else is known."""
         return min(self._latency.rto * self._backoff, self._session.state.timeout / 2)
 
     def go_on(self, now: float) -> None:
@@ -126,31 +118,33 @@ class Transfer:
         burst = self._sockets.get(node)
         if burst is None or self.done:
             return
-        answers = burst.receive()
-        if burst.is_refused:
-            self._hand_over(burst.take_all(), now)
-            self._session.refused(node, now)
-        try:
-            self._take(node, answers, now)
-        except Exception as error:
-            self.error = error
+        self._read(node, burst, now)
         self.go_on(now)
 
     def next_wake(self) -> float:
-        """The earliest time at which a request may be late."""
+        """The earliest time at which a request may be late, or is to be made again, or none has been answered for too long."""
         oldest = min((each.oldest for each in self._sockets.values() if each is not None), default=inf)
-        return oldest + self._wait
+        stalled = self._progressed_at + self._session.state.timeout if self._under_way else inf
+        return min(oldest + self._wait, self._repeats.next_due, stalled)
 
     def wake(self, now: float) -> None:
-        """Make requests that are late ordinary ones."""
+        """Make requests that are late ordinary ones, and begin failed ones anew. Give up if there is no progress."""
         if self.done:
             return
+        # Answers that came while the program was blocked are in time.
+        for node, burst in list(self._sockets.items()):
+            while burst is not None and self._read(node, burst, now):
+                pass
         before = now - self._wait
         for burst in list(self._sockets.values()):
             late = burst.take_late(before) if burst is not None else []
             if late:
                 self._backoff = min(self._backoff * 2, MAX_BACKOFF)
                 self._hand_over(late, now)
+        for asked in self._repeats.take_due(now):
+            self._start(asked, now)
+        if self._under_way and now >= self._progressed_at + self._session.state.timeout:
+            self._give_up()
         self.go_on(now)
 
     def end(self) -> None:
@@ -158,13 +152,30 @@ class Transfer:
         for exchange in self._exchanges:
             self._session.forget(exchange)
         self._exchanges.clear()
+        self._repeats = Repeats(self._session.state.rng)
         for burst in self._sockets.values():
             if burst is not None:
                 burst.take_all()
         # The iterator may hold a file or a value.
         self.done, self._left = True, None
 
-    def _take(self, node: int, answers: list[tuple[Any, int, bytes, int, float]], now: float) -> None:
+    # --- Answers
+
+    def _read(self, node: int, burst: BurstSocket, now: float) -> bool:
+        """Take what waits in the socket, at most a batch; whether there was something."""
+        answers = burst.receive()
+        if burst.is_refused:
+            self._hand_over(burst.take_all(), now)
+            self._session.refused(node, now)
+        try:
+            self._take(node, burst, answers, now)
+        except Exception as error:
+            self.error = error
+        return bool(answers) and self.error is None
+
+    def _take(
+        self, node: int, burst: BurstSocket, answers: list[tuple[Any, int, bytes, int, float]], now: float
+    ) -> None:
         others: list[Call] = []
         for call, code, body, _, sent in answers:
             status = STATUS_OF.get(code)
@@ -181,57 +192,102 @@ class Transfer:
             self._latency.sample(now - sent)
             self._session.heard(node, call.op, cookie, now - sent, now)
             self._window.count(len(answers) - len(others), 0)
+            if len(others) < len(answers):
+                self._progressed()
+            self._hand_over(burst.take_late(self._overtaken(max(each[4] for each in answers), now)), now)
         self._hand_over(others, now)
+
+    def _overtaken(self, newest: float, now: float) -> float:
+        """Requests that were sent before then are lost; `newest`: when one was sent that has its answer.
+
+        As in RACK (RFC 8985): no timer is needed while others are answered, and a pause of the whole cluster loses nothing.
+        """
+        usual = max(self._latency.late, MIN_RTO)
+        return min(now - usual, newest - usual * OVERTAKEN)
+
+    def _settle(self, call: Call, answer: Answer, now: float) -> None:
+        if answer.status is Status.NOT_FOUND and call.op is Op.GET and self._bulk.insists:
+            # One replica lacks it. It may have been away when the value was written.
+            self._start(Asked(call._replace(op=Op.QUORUM_GET, accepts=NOT_FOUND)), now)
+        else:
+            self._bulk.on_answer(call, answer)
+
+    def _progressed(self) -> None:
+        self._progressed_at, self._why = self._clock(), None
+
+    # --- Ordinary requests
 
     def _hand_over(self, calls: list[Call], now: float) -> None:
         self._window.count(len(calls), len(calls))
         for call in calls:
-            self._start(call, now)
+            self._start(Asked(call), now)
 
-    def _start(self, call: Call, now: float) -> None:
+    def _start(self, asked: Asked, now: float) -> None:
         try:
-            self._exchanges[self._session.start(call, now, self._finished)] = call
+            self._exchanges[self._session.start(asked.call, now, self._finished)] = asked
         except Exception as error:
             self.error = error
 
     def _finished(self, exchange: Exchange, now: float) -> None:
         # The call as it was given: the exchange's own has the scope in its key already.
-        call = self._exchanges.pop(exchange)
+        asked = self._exchanges.pop(exchange)
         try:
-            self._settle(call, exchange.result(), now)
-        except Exception as error:
-            self.error = error
+            answer = exchange.result()
+        except RequestError as error:
+            self._failed(asked, error, now)
+        else:
+            self._repeats.answered(asked)
+            try:
+                self._settle(asked.call, answer, now)
+            except Exception as error:
+                self.error = error
+            self._progressed()
         self.go_on(now)
 
-    def _settle(self, call: Call, answer: Answer, now: float) -> None:
-        if answer.status is Status.NOT_FOUND and call.op is Op.GET and self._bulk.insists:
-            # One replica lacks it. It may have been away when the value was written.
-            self._start(call._replace(op=Op.QUORUM_GET, accepts=NOT_FOUND), now)
-        else:
-            self._bulk.on_answer(call, answer)
+    def _failed(self, asked: Asked, error: RequestError, now: float) -> None:
+        if not may_pass(error):
+            self.error = error
+            return
+        self._why = error
+        self._window.count(1, 1)
+        self._repeats.failed(asked, self._begun, now)
+
+    # --- The end
+
+    def _give_up(self) -> None:
+        """No request was answered for the client's time-out."""
+        oldest = next(iter(self._exchanges), None)
+        reason = oldest.reason if oldest is not None else None
+        self.error = self.error or self._why or reason or RequestTimeout("no answer within the time-out")
 
     def _fill(self, now: float) -> None:
-        room = self._window.size - self._under_way
+        room = min(self._window.size - self._under_way, self._repeats.room(self._begun))
         if room <= 0 or self._left is None:
             return
         node = self._session.state.nodes.current
         if node not in self._sockets:
             self._sockets[node] = self._open_socket(node)
         burst = self._sockets[node]
+        if not self._under_way:
+            self._progressed()
+        before = self._clock()
         try:
             while room > 0 and self.error is None:
                 call = next(self._left)
                 if call is None:
                     break
                 room -= 1
+                self._begun += 1
                 if burst is None:
-                    self._start(call, now)
+                    self._start(Asked(call), now)
                 else:
-                    burst.stage(self._session.prepared(call), call, now)
+                    # The time now: the source may have kept us waiting.
+                    burst.stage(self._session.prepared(call), call, self._clock())
         except StopIteration:
             self._left = None
         except Exception as error:
             self.error = error
+        self._progressed_at += self._clock() - before
         if burst is not None:
             burst.flush()
 

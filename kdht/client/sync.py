@@ -64,7 +64,8 @@ class Client:
 
     The arguments:
 
-    - `timeout` (seconds) and `attempts` (tries) limit each request. A method with several gives them to each one.
+    - `timeout` (seconds) and `attempts` (tries) limit each request. A method with several gives them to each one;
+      of a large value, `timeout` limits the time without an answer to any of its parts.
     - `direct`: the node that holds the value replies to you itself. There must be no NAT and no stateful firewall in
       between; if such answers do not come, the client asks again without.
     - `spread_reads`: reads go to any replica of a key, so many clients of one key do not all wait for its owner. A
@@ -426,7 +427,7 @@ class Client:
             self._selector.register(sock, selectors.EVENT_READ, read)
             return BulkSocket(sock.fileno())
 
-        transfer = Transfer(self._session, bulk, open_socket, lambda: None)
+        transfer = Transfer(self._session, bulk, open_socket, lambda: None, time.monotonic)
         try:
             transfer.go_on(time.monotonic())
             while not transfer.done:

@@ -20,7 +20,7 @@ from kdht.client._chunks import AHEAD_CHUNKS
 from kdht.client._journal import ABSENT_IN_A_ROW
 from kdht.client._manifest import CHUNK_SIZE, Manifest, chunk_name
 from kdht.client._plain_bulk import BATCH, PlainBulkSocket
-from kdht.client._transfer import LEAST_WINDOW, MOST_WINDOW, Window
+from kdht.client._window import LEAST_WINDOW, MOST_WINDOW, Window
 from kdht.errors import RequestError
 from kdht.wire import OFFSET, Message, hash_key, pack_request, parse
 from kdht.wire import _shared as shared
@@ -150,8 +150,8 @@ def test_the_window_follows_loss_and_not_a_lost_datagram_now_and_then() -> None:
         window.count(5, 5)
     assert window.size == MOST_WINDOW
     for _ in range(100):
-        window.count(80, 0)
-        window.count(20, 20)
+        window.count(75, 0)
+        window.count(25, 25)
     assert window.size == LEAST_WINDOW
 
 
@@ -275,7 +275,7 @@ def test_a_slow_cluster_is_not_asked_twice_for_everything(monkeypatch: pytest.Mo
             lambda *each: answered.append(each),
         )
         slow = Slow()
-        transfer = _transfer.Transfer(session, bulk, lambda node: slow, lambda: None)
+        transfer = _transfer.Transfer(session, bulk, lambda node: slow, lambda: None, lambda: slow.now)
         monkeypatch.setattr(transfer, "_exchanges", {})
         transfer.go_on(0.0)
         while len(answered) + len(handed) < 1900 and slow.now < 60:
