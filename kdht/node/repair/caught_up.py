@@ -25,12 +25,17 @@ from typing import NamedTuple
 from kdht.node.repair._key_sets import AnswerableKeys, KeySet
 from kdht.node.repair.bodies import CAUGHT_UP
 from kdht.node.repair.intervals import NONE, Interval, Intervals
-from kdht.node.repair.ranges import KeptRange, Range, View
+from kdht.node.repair.ranges import MAX_KEPT, KeptRange, Range, View
 
 # Doubling from 2r, this is the last step within one routing table's neighbourhood. With more joiners than this
 # in one second the rule is not certain (docs/design/replicas.md, Limits).
 REACH = 64
 """At most so many nodes around a range are asked, if few of them have caught up on it."""
+MAX_STRANGERS = 64
+"""Nodes outside of the view whose words are remembered."""
+# No node keeps more ranges, and neighbours speak of kept ranges.
+MAX_PARTS = MAX_KEPT
+"""Separate ranges that are remembered of each kind of another node's words."""
 UNHEARD, UNSEEN, UNEQUAL = "unheard", "unseen", "unequal"
 """What is missing of another node: an answer; that it counts this one among the replicas; its records."""
 
@@ -113,6 +118,8 @@ class CaughtUp:
         self._view: View | None = None
         self._concern = NONE
         self._peers: dict[bytes, _Peer] = {}
+        self._strangers: dict[bytes, None] = {}
+        """Those of them that the view does not have, the longest known first."""
 
     # What it is now
 
@@ -140,7 +147,7 @@ class CaughtUp:
             self.epoch += 1
             self._catch_up(NONE)
             self._hold(())
-            self._peers = {}
+            self._peers, self._strangers = {}, {}
         self._lost()
 
     def view_changed(self, view: View) -> None:
@@ -160,6 +167,7 @@ class CaughtUp:
             self._catch_up(before.within(own))
             self._concern = own.union(self._holding)
             self._peers = {id: peer for id, peer in self._peers.items() if id in view.others}
+            self._strangers = {}
             for peer in self._peers.values():
                 peer.equal, peer.sound = peer.equal.within(own), peer.sound.within(own)
         if list(before) != list(self._area):
@@ -177,10 +185,10 @@ class CaughtUp:
             peer.silent = False
             if says & CAUGHT_UP:
                 # One of the two, never both: the last word counts.
-                peer.caught_up, peer.fresh = peer.caught_up.union([part]), peer.fresh.minus([part])
+                peer.caught_up, peer.fresh = _with(peer.caught_up, [part]), peer.fresh.minus([part])
             else:
-                peer.caught_up, peer.fresh = peer.caught_up.minus([part]), peer.fresh.union([part])
-            peer.sees = peer.sees.union([part]) if agrees else peer.sees.minus([part])
+                peer.caught_up, peer.fresh = peer.caught_up.minus([part]), _with(peer.fresh, [part])
+            peer.sees = _with(peer.sees, [part]) if agrees else peer.sees.minus([part])
 
     def compared(self, id: bytes, ranges: Iterable[Range], sound: Iterable[Range], *, epoch: int) -> None:
         """Note that this node has all records of the other one in `ranges`; in `sound` that one had caught up, and agreed."""
@@ -189,13 +197,14 @@ class CaughtUp:
             if epoch != self.epoch:
                 return
             peer = self._peer(id)
-            peer.equal = peer.equal.union(map(_interval, ranges))
-            peer.sound = peer.sound.union(map(_interval, sound))
+            peer.equal = _with(peer.equal, map(_interval, ranges))
+            peer.sound = _with(peer.sound, map(_interval, sound))
         self.renew()
 
     def silent(self, id: bytes) -> None:
         """Stop waiting for a node that does not answer."""
-        self._peer(id).silent = True
+        with self._lock:
+            self._peer(id).silent = True
         self.renew()
 
     def renew(self) -> list[Waiting]:
@@ -318,7 +327,25 @@ class CaughtUp:
 
     def _peer(self, id: bytes) -> _Peer:
         peer = self._peers.get(id)
-        return peer if peer is not None else self._peers.setdefault(id, _Peer())
+        if peer is None:
+            peer = self._peers[id] = _Peer()
+            if self._view is None or id not in self._view.others:
+                self._note_stranger(id)
+        return peer
+
+    def _note_stranger(self, id: bytes) -> None:
+        self._strangers[id] = None
+        # A member can name any number of IDs. A newcomer that is forgotten here speaks again within a round.
+        if len(self._strangers) > MAX_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            self._peers.pop(oldest, None)
+
+
+def _with(known: Intervals, parts: Iterable[Interval]) -> Intervals:
+    """With these too. What a node said is forgotten if it named too many pieces: it says it again."""
+    found = known.union(parts)
+    return found if found.count <= MAX_PARTS else NONE
 
 
 def _is_excused(peer: _Peer | None, part: Interval) -> bool:

@@ -1,7 +1,7 @@
 """Sets of keys as sorted, disjoint intervals [start, stop) of numbers."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from kdht.node.repair.ranges import SPACE
 
@@ -37,7 +37,7 @@ class Intervals:
     def union(self, others: Iterable[Interval]) -> "Intervals":
         new = [interval for interval in others if not self.covers(interval)]
         # Neighbours repeat what they have said, so mostly nothing is new.
-        return Intervals([*self._all, *new]) if new else self
+        return self._changed(_add, new) if new else self
 
     def within(self, others: "Intervals") -> "Intervals":
         """The intersection, in one walk along both."""
@@ -55,15 +55,51 @@ class Intervals:
 
     def minus(self, others: Iterable[Interval]) -> "Intervals":
         """What is in this set and not in the others."""
-        others = [interval for interval in others if self.touches(interval)]
-        if not others:
-            return self
-        return self.within(Intervals(Intervals(others).complement()))
+        gone = [interval for interval in others if self.touches(interval)]
+        return self._changed(_cut, gone) if gone else self
 
     def complement(self) -> list[Interval]:
         """The intervals of all keys that are not in the set."""
         edges = [0, *(edge for interval in self._all for edge in interval), SPACE]
         return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+
+    @property
+    def count(self) -> int:
+        """Of disjoint intervals."""
+        return len(self._all)
+
+    def _changed(
+        self, change: Callable[[list[Interval], int, int], None], intervals: Iterable[Interval]
+    ) -> "Intervals":
+        """A copy after a change with each interval, in its place: the cost hardly depends on the size of the set."""
+        changed = Intervals()
+        changed._all = self._all.copy()
+        for start, stop in intervals:
+            if start < stop:
+                change(changed._all, start, stop)
+        return changed
+
+
+def _add(all: list[Interval], start: int, stop: int) -> None:
+    """Join an interval with those that it touches."""
+    first = bisect_left(all, (start, 0))
+    if first and all[first - 1][1] >= start:
+        first -= 1
+    last = bisect_right(all, (stop, SPACE))
+    if first < last:
+        start, stop = min(start, all[first][0]), max(stop, all[last - 1][1])
+    all[first:last] = [(start, stop)]
+
+
+def _cut(all: list[Interval], start: int, stop: int) -> None:
+    """Take an interval out."""
+    first = bisect_left(all, (start, 0))
+    if first and all[first - 1][1] > start:
+        first -= 1
+    last = bisect_left(all, (stop, 0))
+    if first < last:
+        ends = (all[first][0], start), (stop, all[last - 1][1])
+        all[first:last] = [end for end in ends if end[0] < end[1]]
 
 
 NONE = Intervals()
