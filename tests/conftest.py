@@ -11,6 +11,7 @@ from pathlib import Path
 from shutil import which
 from types import ModuleType
 
+import forks
 import pytest
 from browser import missing
 from bytecode import drop_bytecode_of_temporary_files, keep_bytecode
@@ -64,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
             enter_own_world()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    forks.install()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -176,6 +178,7 @@ def nothing_left_behind(pytestconfig: pytest.Config) -> Iterator[None]:
     os.environ[name] = value
     left = Leftovers(OF_A_WORLD if is_parallel(pytestconfig) else OF_A_WORLD | OF_THE_MACHINE)
     yield
+    forks.end()
     if blamed := left.blamed():
         pytest.fail(blamed)
 
