@@ -80,9 +80,14 @@ def asked(op: Op, number: int, **fields: object) -> bytes:
 
 
 def answers(
-    host: Host, target: str, requests: list[bytes], seconds: float, wait: float = 2.0
+    host: Host,
+    target: str,
+    requests: list[bytes],
+    seconds: float,
+    wait: float = 2.0,
+    enough: int | None = None,
 ) -> list[Status]:
-    """Send them evenly in so many seconds; the statuses of what came back."""
+    """Send them evenly in so many seconds; the statuses of what came back, until `wait` seconds are silent or it is `enough`."""
     with host.enter():
         sock = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM)
     found: list[Status] = []
@@ -95,10 +100,11 @@ def answers(
             sock.send(request)
         sock.settimeout(wait)
         try:
-            while True:
+            while len(found) != enough:
                 found.append(parse(sock.recv(2048)).status)
         except TimeoutError:
-            return found
+            pass
+    return found
 
 
 @pytest.mark.parametrize(("kind", "version"), WAYS)
@@ -136,10 +142,12 @@ def test_a_client_that_may_not_write_can_read(tmp_path: Path, kind: str, version
     access = {"writes": "open", "write_not_from": [CLIENT[version]]}
     with stage(tmp_path, kind, version, access=access) as on:
         for node in on.nodes:
-            for op in EVERY_OP:
+            writes = [asked(op, number, body=bytes(20)) for op in WRITE_OPS for number in range(5)]
+            assert answers(on.client, node, writes, 0.1, wait=0.5) == []
+            for op in EVERY_OP[:1] + COSTLY:
                 requests = [asked(op, number, body=bytes(20)) for number in range(5)]
-                got = answers(on.client, node, requests, 0.1, wait=0.5)
-                assert len(got) == (0 if op in WRITE_OPS else 5), op
+                # A cluster without a processor takes its time: only an answer that never comes is missing.
+                assert len(answers(on.client, node, requests, 0.1, wait=20, enough=5)) == 5, op
         with on.other.enter(), Client(on.nodes, timeout=5) as client:
             client.put("key", b"value")
         with on.client.enter(), Client(on.nodes, timeout=5) as client:
