@@ -32,6 +32,7 @@ FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-w", *
 # there is checked by the address sanitizer all the same.
 OF_MAKERS = ["-fno-sanitize=pointer-overflow"]
 DIRECTIVES = ["boundscheck=False", "wraparound=False"]
+"""Those of setup.py, so that its C serves here too: a translation takes as long as clang does."""
 
 
 class Unbuildable(Exception):
@@ -87,13 +88,10 @@ def environment(target: str, out: Path = BUILD) -> dict[str, str]:
 
 def _build_extension(out: Path, source: Path, pyx: Path, shared: list[Path]) -> None:
     name = pyx.relative_to(source).with_suffix("")
-    code = out / "c" / f"{'.'.join(name.parts)}.c"
     library = out / "lib" / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
     if _is_newer(library, [pyx, *shared]):
         return
-    code.parent.mkdir(parents=True, exist_ok=True)
-    directives = [word for directive in DIRECTIVES for word in ("-X", directive)]
-    _run([sys.executable, "-m", "cython", "-3", *directives, "-o", code, pyx.relative_to(source)], cwd=source)
+    code = _translated(out, source, pyx, shared)
     includes = [f"-I{source / 'include'}", f"-I{pyx.parent}", f"-I{sysconfig.get_path('include')}"]
     libraries = [f"-l{name}" for name in _LIBRARIES.findall(pyx.read_text())]
     flags = [*FLAGS, *(OF_MAKERS if "node" in name.parts else ())]
@@ -101,6 +99,18 @@ def _build_extension(out: Path, source: Path, pyx: Path, shared: list[Path]) -> 
         ["clang", "-shared", "-fPIC", "-fsanitize=fuzzer-no-link", *flags, *includes, code, "-o", library,
          *libraries]
     )  # fmt: skip
+
+
+def _translated(out: Path, source: Path, pyx: Path, shared: list[Path]) -> Path:
+    """The C of an extension: what the ordinary build made with the same directives, or a translation of our own."""
+    made = pyx.with_suffix(".c")
+    if _is_newer(made, [pyx, *(path for path in shared if path.suffix == ".pxd")]):
+        return made
+    code = out / "c" / f"{'.'.join(pyx.relative_to(source).with_suffix('').parts)}.c"
+    code.parent.mkdir(parents=True, exist_ok=True)
+    directives = [word for directive in DIRECTIVES for word in ("-X", directive)]
+    _run([sys.executable, "-m", "cython", "-3", *directives, "-o", code, pyx.relative_to(source)], cwd=source)
+    return code
 
 
 def _build_harness(out: Path) -> Path:
