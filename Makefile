@@ -6,9 +6,9 @@ DATAPATH ?= nfqueue
 TIME ?= 60
 TARGET ?=
 # Test processes at once. Most tests wait more than they compute. As root each has a network of its own, so they never meet.
-JOBS ?= $(if $(filter 0,$(shell id -u)),3,0)
+JOBS ?= $(if $(filter 0,$(shell id -u)),$(shell expr 3 \* $$(nproc)),0)
 ARGS ?=
-# What failed beside others (status 1) has to pass alone: three clusters on two processors may be late for each other.
+# What failed beside others (status 1) has to pass alone: several clusters on two processors may be late for each other.
 ALONE = { [ $$? = 1 ] && [ $(JOBS) != 0 ] && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 # A kernel that a test loads the XDP program into. It needs root, as that test does.
 KERNEL := $(if $(filter 0,$(shell id -u)),build/kernels/.fetched-6.1)
@@ -35,7 +35,7 @@ faces: $(VENV)/.built-socket ## a cluster on loopback with DNS, HTTP and a track
 	$(BIN)/python -m demo.faces $(ARGS)
 
 test: $(VENV)/.built-all $(KERNEL) $(TREE) ## all tests; those marked root need root. ARGS="-k wire": some of them; JOBS=0: one after the other
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20 $(ARGS) || $(ALONE)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS) || $(ALONE)
 
 check: lint ## lint, types and the tests that need neither root nor daemons: while you edit
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not root and not browser and not cluster and not slow" $(ARGS)

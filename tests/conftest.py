@@ -12,6 +12,7 @@ from shutil import which
 from types import ModuleType
 
 import forks
+import order
 import pytest
 from browser import missing
 from bytecode import drop_bytecode_of_temporary_files, keep_bytecode
@@ -77,7 +78,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start daemons or programs are marked, so that `make check` can leave them out."""
+    """Tests that start daemons or programs are marked, so that `make check` can leave them out. Long files come first."""
     # By identity, for lists among them do not compare with all that a module may hold. Once a module: some have a
     # thousand tests.
     wanted = {id(each) for each in STARTS_DAEMONS}
@@ -89,6 +90,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             starts[item.module] = any(id(value) in wanted for value in vars(item.module).values())
         if starts[item.module]:
             item.add_marker(pytest.mark.cluster)
+    items.sort(key=lambda item: order.place(item.path))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import order
 import pytest
 from daemons import nobody, open_to_all
 from paths import HELPERS, ROOT, TESTS
@@ -101,3 +102,14 @@ def test_a_run_that_leaves_nothing_passes(tmp_path: Path) -> None:
 def test_a_file_that_imports_a_daemon_is_marked(tmp_path: Path) -> None:
     assert "1 passed" in run(tmp_path, STARTS_A_NODE, "-m", "cluster", ci=False)
     assert "1 passed" in run(tmp_path, "def test_it():\n    pass\n", "-m", "not cluster", ci=False)
+
+
+def test_long_files_come_first_and_are_there() -> None:
+    assert [name for name in order.LONGEST if not (TESTS / name).is_file()] == []
+    files = [
+        TESTS / "wire/test_wire.py",
+        TESTS / "root/test_nft.py",
+        TESTS / order.LONGEST[1],
+        TESTS / order.LONGEST[0],
+    ]
+    assert sorted(files, key=order.place) == files[::-1]
