@@ -2,14 +2,18 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
 
 import pytest
+from pyroute2 import IPRoute
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from kdht.datapath.host import children, netlink
+from kdht.datapath.host import children, netlink, rtnetlink
 from kdht.errors import DatapathError
+from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address
 
@@ -60,6 +64,76 @@ def test_a_worker_that_cannot_work_is_reported(monkeypatch, code):
     with pytest.raises(DatapathError, match="status 3"):
         netlink.mtu_of("lo")
     assert worker() is None
+
+
+def test_facts_are_pyroute2s():
+    """The same interfaces and addresses, of this network."""
+    with IPRoute() as route:
+        links = [
+            (link["index"], link.get("ifname"), link.get("mtu"), link.get("link") or 0)
+            for link in route.get_links()
+        ]
+        hosts = [(each["index"], each.get("local") or each.get("address")) for each in route.get_addr()]
+    assert [link[:4] for link in rtnetlink.links()] == links
+    assert rtnetlink.addresses() == hosts
+
+
+@pytest.mark.root
+def test_xdp_programs_and_point_to_point_addresses_are_pyroute2s(lab: Lab):
+    host = lab.host("h", ipv4="10.53.48.1/24", ipv6="fd53:48::1/64")
+    host.run(["ip", "addr", "add", "10.9.9.1", "peer", "10.9.9.2/32", "dev", "eth0"])
+    lab.let_xdp_send()
+    with host.enter():
+        test_facts_are_pyroute2s()
+        assert "10.9.9.1" in netlink.hosts_of("eth0")
+        assert "10.9.9.2" not in netlink.hosts_of("eth0")
+    with lab.bridge.enter():
+        ports = {link.name: link for link in rtnetlink.links() if link.xdp_attached}
+        with IPRoute() as route:
+            there = {link.get("ifname"): link.get_attr("IFLA_XDP") for link in route.get_links()}
+        for name, link in ports.items():
+            assert there[name].get_attr("IFLA_XDP_PROG_ID") == link.xdp_program > 0
+            assert netlink.xdp_of(name) == ("native", link.xdp_program)
+    assert ports
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def test_a_vlan_is_read_as_pyroute2_reads_it():
+    """Of a message, because not every kernel has VLANs: number 7 on the interface 3."""
+    data = attribute(rtnetlink.IFLA_VLAN_ID, struct.pack("=H", 7))
+    info = attribute(rtnetlink.IFLA_INFO_KIND, b"vlan\0") + attribute(rtnetlink.IFLA_INFO_DATA, data)
+    body = rtnetlink.LINK.pack(0, 1, 9, 0x1043, 0) + b"".join(
+        attribute(kind, value)
+        for kind, value in (
+            (rtnetlink.IFLA_IFNAME, b"v7\0"),
+            (rtnetlink.IFLA_MTU, struct.pack("=I", 1500)),
+            (rtnetlink.IFLA_LINK, struct.pack("=I", 3)),
+            (rtnetlink.IFLA_LINKINFO | 0x8000, info),
+        )
+    )
+    oracle = ifinfmsg(struct.pack("=IHHII", 16 + len(body), 16, 0, 0, 0) + body)
+    oracle.decode()
+    told = oracle.get_attr("IFLA_LINKINFO")
+    assert told.get_attr("IFLA_INFO_KIND") == "vlan"
+    number = told.get_attr("IFLA_INFO_DATA").get_attr("IFLA_VLAN_ID")
+    mtu, lower = oracle.get_attr("IFLA_MTU"), oracle.get_attr("IFLA_LINK")
+    expected = (oracle["index"], oracle.get_attr("IFLA_IFNAME"), mtu, lower, 0, 0, number)
+    assert rtnetlink._link(body) == expected == (9, "v7", 1500, 3, 0, 0, 7)
+
+
+def test_a_refusal_of_the_kernel_is_an_error():
+    with pytest.raises(OSError, match=r"supported|Invalid"):
+        rtnetlink._dump(0x7FFF, rtnetlink.LINK.pack(0, 0, 0, 0, 0))
+
+
+def test_a_list_that_changes_is_read_again(monkeypatch):
+    """Reads that the kernel marks as interrupted, then a whole one."""
+    reads = iter([([b"half"], False), ([b"a", b"b"], True)])
+    monkeypatch.setattr(rtnetlink, "_read", lambda kind, question: next(reads))
+    assert rtnetlink._dump(rtnetlink.GET_LINK, b"") == [b"a", b"b"]
 
 
 def test_the_caller_imports_no_pyroute2():

@@ -2,7 +2,8 @@
 
 Contract: standard input has questions, one JSON list a line: a function's name and its arguments. Standard output
 has an answer for each, one JSON object a line: `value`, or `refused`, why not. It ends with its input, so it never outlives
-who asks. pyroute2 with all that it imports is 10 MiB, which a node would keep for what it asks at its start.
+who asks. pyroute2 with all that it imports is 10 MiB, which a node would keep for what it asks at its start. Only the rule
+of nft_compat needs it.
 """
 
 import errno
@@ -14,16 +15,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.nftables.main import NFTables
+from kdht.datapath.host import rtnetlink
 
 INET = 1
 """NFPROTO_INET: a table for both families."""
 NFQ_FLAG_BYPASS = 0x01
 NFQ_FLAG_CPU_FANOUT = 0x02
 TARGET_REVISION = 3
-XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded", "xdpmulti": "several"}
+XDP_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "several"}
+"""By the kernel's XDP_ATTACHED_DRV, _SKB, _HW and _MULTI."""
 
 
 class Refused(Exception):
@@ -32,6 +32,9 @@ class Refused(Exception):
 
 def add_rule(table: str, chain: str, first: int, total: int, by_cpu: bool) -> None:
     """Append `queue, with bypass` to a chain, through nft_compat."""
+    from pyroute2.netlink.exceptions import NetlinkError
+    from pyroute2.nftables.main import NFTables
+
     try:
         with NFTables(nfgen_family=INET) as nft:
             nft.rule("add", table=table, chain=chain, expressions=[[_target(first, total, by_cpu)]])
@@ -66,47 +69,33 @@ def _target(first: int, total: int, by_cpu: bool) -> dict[str, Any]:
 
 def all_hosts() -> list[tuple[str, str]]:
     """Interface and address, as text, of every address of this network namespace."""
-    with IPRoute() as route:
-        names = {link["index"]: link.get("ifname") for link in route.get_links()}
-        # An interface that was made in between has no name here yet.
-        return [
-            (names[found["index"]], found.get("local") or found.get("address"))
-            for found in route.get_addr()
-            if found["index"] in names
-        ]
+    names = {link.ifindex: link.name for link in rtnetlink.links()}
+    # An interface that was made in between has no name here yet.
+    return [(names[index], host) for index, host in rtnetlink.addresses() if index in names]
 
 
 def xdp_of(interface: str) -> tuple[str, int]:
     """Mode and number of the XDP program of an interface."""
-    with IPRoute() as route:
-        for link in route.get_links():
-            xdp = link.get_attr("IFLA_XDP") if link.get("ifname") == interface else None
-            if xdp is not None:
-                mode = XDP_MODES.get(xdp.get_attr("IFLA_XDP_ATTACHED"), "")
-                return mode, xdp.get_attr("IFLA_XDP_PROG_ID") or 0
+    for link in rtnetlink.links():
+        if link.name == interface and link.xdp_attached:
+            return XDP_MODES.get(link.xdp_attached, ""), link.xdp_program
     return "", 0
 
 
 def mtu_of(interface: str) -> int | None:
     """The most bytes of a packet; None: there is no such interface."""
-    with IPRoute() as route:
-        links = (link for link in route.get_links() if link.get("ifname") == interface)
-        return next((link.get("mtu") for link in links), None)
+    return next((link.mtu for link in rtnetlink.links() if link.name == interface), None)
 
 
 def vlans() -> list[tuple[str, int, int, str]]:
     """Name, index, number and lower interface of each VLAN."""
-    with IPRoute() as route:
-        links = list(route.get_links())
-    names = {link["index"]: link.get("ifname") for link in links}
-    found = []
-    for link in links:
-        info = link.get_attr("IFLA_LINKINFO")
-        if info is not None and info.get_attr("IFLA_INFO_KIND") == "vlan":
-            number = info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_VLAN_ID")
-            lower = names.get(link.get_attr("IFLA_LINK"), "")
-            found.append((link.get("ifname"), link["index"], number, lower))
-    return found
+    found = rtnetlink.links()
+    names = {link.ifindex: link.name for link in found}
+    return [
+        (link.name, link.ifindex, link.vlan, names.get(link.lower, ""))
+        for link in found
+        if link.vlan is not None
+    ]
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -122,7 +111,7 @@ def main() -> None:
             answer = {"value": FUNCTIONS[name](*arguments)}
         except Refused as refused:
             answer = {"refused": str(refused)}
-        except (OSError, NetlinkError) as error:
+        except OSError as error:
             answer = {"refused": f"netlink: {error}"}
         try:
             print(json.dumps(answer), flush=True)
