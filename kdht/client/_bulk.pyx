@@ -31,6 +31,7 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef enum:
     BATCH = 64
     ROOM = 1280         # above the longest datagram, so that one that is too long is seen
+    MOST = 1 << 30
     SEND_TRIES = 3      # of one batch: an earlier datagram's ICMP error fails a send that is good
 
 cdef Py_ssize_t OP = OFFSET["op"], FLAGS = OFFSET["flags"], ID = OFFSET["request_id"], KEY = OFFSET["key"]
@@ -172,11 +173,11 @@ cdef class BulkSocket:
         answers.append((asked.tag, data[STATUS], data[HEADER:length], cookie, asked.sent))
         return 1
 
-    def take_late(self, double before) -> list:
-        """Forget the requests that were sent before then; their tags."""
+    def take_late(self, double before, int most=MOST) -> list:
+        """Forget the oldest requests that were sent before then, at most so many; their tags."""
         cdef list late = []
         for number, each in self.flying.items():
-            if (<UnderWay>each).sent >= before:
+            if (<UnderWay>each).sent >= before or len(late) == most:
                 break
             late.append((number, (<UnderWay>each).tag))
         return self._forget(late)

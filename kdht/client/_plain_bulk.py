@@ -11,6 +11,7 @@ from kdht.wire._shared import Flag
 
 BATCH = 64
 """Answers that one call gives at most."""
+MOST = 1 << 30
 _REPLY_FLAGS = int(Flag.REPLY | Flag.FORWARDED)
 _ID = slice(OFFSET["request_id"], OFFSET["request_id"] + 8)
 _KEY = slice(OFFSET["key"], OFFSET["key"] + shared.ID_LEN)
@@ -88,9 +89,10 @@ class PlainBulkSocket:
                 answers.append((asked.tag, data[OFFSET["status"]], body, cookie, asked.sent))
         return answers
 
-    def take_late(self, before: float) -> list[Any]:
-        """Forget the requests that were sent before then; their tags."""
-        return self._forget([number for number, each in self._flying.items() if each.sent < before])
+    def take_late(self, before: float, most: int = MOST) -> list[Any]:
+        """Forget the oldest requests that were sent before then, at most so many; their tags."""
+        late = [number for number, each in self._flying.items() if each.sent < before]
+        return self._forget(late[:most])
 
     def take_all(self) -> list[Any]:
         """Forget all requests under way, and that the port was closed; their tags."""

@@ -7,6 +7,9 @@
                                                                  |         '--> failed for want of time, room, replicas
                                                                  '-- a pause <--'
 
+The time after which a request is late is a guess. So only a few become ordinary ones then, to find out. Answers to later
+requests are proof that a request is lost. An overloaded cluster must not get everything twice: it would never end.
+
 Nearly every request is answered at its first try. So a first try costs little: one datagram through a BulkSocket, with
 no timer, no hedge and no memory of versions. Whatever is not so simple becomes an ordinary request of the session, with all
 its rules. It is another write then, with a greater version and the same content: chunks never change, so both are right.
@@ -15,6 +18,7 @@ For the same reason a failed one is made again (_repeats), until no request of t
 client's time-out.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import Any, NamedTuple, Protocol
@@ -30,6 +34,10 @@ from kdht.wire import STATUS_OF
 from kdht.wire._shared import Op, Status
 
 MAX_BACKOFF = 8
+PROBES = 4
+"""Late requests that become ordinary ones at once, while nothing is answered."""
+ORDINARY = 0.5
+"""Ordinary requests at once, as a part of the window. They have retries, so they are the larger load."""
 # Answers overtake each other: one that many later ones overtook is lost, most likely.
 OVERTAKEN = 0.5
 """So much later than a late request, as a part of its usual time, another was sent that has its answer: it is lost."""
@@ -58,7 +66,7 @@ class BurstSocket(Protocol):
     def stage(self, message: bytes, tag: Any, now: float) -> None: ...
     def flush(self) -> None: ...
     def receive(self) -> list[tuple[Any, int, bytes, int, float]]: ...
-    def take_late(self, before: float) -> list[Any]: ...
+    def take_late(self, before: float, most: int = ...) -> list[Any]: ...
     def take_all(self) -> list[Any]: ...
 
 
@@ -86,7 +94,10 @@ class Transfer:
         self._on_done = on_done
         self._clock = clock
         self._sockets: dict[int, BurstSocket | None] = {}
-        self._exchanges: dict[Exchange, Asked] = {}
+        self._exchanges: dict[Exchange, tuple[Asked, float]] = {}
+        """Each with the time of its beginning."""
+        self._queue: deque[Asked] = deque()
+        """Those that are to become ordinary requests."""
         self._repeats = Repeats(session.state.rng)
         self._begun = 0
         self._window = Window()
@@ -101,7 +112,7 @@ class Transfer:
     @property
     def _under_way(self) -> int:
         in_bursts = sum(len(each) for each in self._sockets.values() if each is not None)
-        return len(self._exchanges) + len(self._repeats) + in_bursts
+        return len(self._exchanges) + len(self._queue) + len(self._repeats) + in_bursts
 
     @property
     def _wait(self) -> float:
@@ -110,6 +121,7 @@ class Transfer:
 
     def go_on(self, now: float) -> None:
         """Begin as many as may be under way."""
+        self._start_queued(now)
         self._fill(now)
         self._land()
 
@@ -137,12 +149,12 @@ class Transfer:
                 pass
         before = now - self._wait
         for burst in list(self._sockets.values()):
-            late = burst.take_late(before) if burst is not None else []
+            late = burst.take_late(before, PROBES) if burst is not None else []
             if late:
                 self._backoff = min(self._backoff * 2, MAX_BACKOFF)
-                self._hand_over(late, now)
-        for asked in self._repeats.take_due(now):
-            self._start(asked, now)
+                self._window.silence()
+                self._hand_over(late)
+        self._queue.extend(self._repeats.take_due(now))
         if self._under_way and now >= self._progressed_at + self._session.state.timeout:
             self._give_up()
         self.go_on(now)
@@ -152,6 +164,7 @@ class Transfer:
         for exchange in self._exchanges:
             self._session.forget(exchange)
         self._exchanges.clear()
+        self._queue.clear()
         self._repeats = Repeats(self._session.state.rng)
         for burst in self._sockets.values():
             if burst is not None:
@@ -165,7 +178,7 @@ class Transfer:
         """Take what waits in the socket, at most a batch; whether there was something."""
         answers = burst.receive()
         if burst.is_refused:
-            self._hand_over(burst.take_all(), now)
+            self._hand_over(burst.take_all())
             self._session.refused(node, now)
         try:
             self._take(node, burst, answers, now)
@@ -194,21 +207,24 @@ class Transfer:
             self._window.count(len(answers) - len(others), 0)
             if len(others) < len(answers):
                 self._progressed()
-            self._hand_over(burst.take_late(self._overtaken(max(each[4] for each in answers), now)), now)
-        self._hand_over(others, now)
+            self._overtake(max(each[4] for each in answers), now)
+        self._hand_over(others)
 
-    def _overtaken(self, newest: float, now: float) -> float:
-        """Requests that were sent before then are lost; `newest`: when one was sent that has its answer.
+    def _overtake(self, sent: float, now: float) -> None:
+        """A request that was sent then has its answer: those that were sent well before it are lost.
 
         As in RACK (RFC 8985): no timer is needed while others are answered, and a pause of the whole cluster loses nothing.
         """
         usual = max(self._latency.late, MIN_RTO)
-        return min(now - usual, newest - usual * OVERTAKEN)
+        before = min(now - usual, sent - usual * OVERTAKEN)
+        for burst in self._sockets.values():
+            if burst is not None and burst.oldest < before:
+                self._hand_over(burst.take_late(before))
 
     def _settle(self, call: Call, answer: Answer, now: float) -> None:
         if answer.status is Status.NOT_FOUND and call.op is Op.GET and self._bulk.insists:
             # One replica lacks it. It may have been away when the value was written.
-            self._start(Asked(call._replace(op=Op.QUORUM_GET, accepts=NOT_FOUND)), now)
+            self._queue.append(Asked(call._replace(op=Op.QUORUM_GET, accepts=NOT_FOUND)))
         else:
             self._bulk.on_answer(call, answer)
 
@@ -217,20 +233,22 @@ class Transfer:
 
     # --- Ordinary requests
 
-    def _hand_over(self, calls: list[Call], now: float) -> None:
+    def _hand_over(self, calls: list[Call]) -> None:
         self._window.count(len(calls), len(calls))
-        for call in calls:
-            self._start(Asked(call), now)
+        self._queue.extend(map(Asked, calls))
 
-    def _start(self, asked: Asked, now: float) -> None:
-        try:
-            self._exchanges[self._session.start(asked.call, now, self._finished)] = asked
-        except Exception as error:
-            self.error = error
+    def _start_queued(self, now: float) -> None:
+        most = max(int(self._window.size * ORDINARY), PROBES)
+        while self._queue and len(self._exchanges) < most and self.error is None:
+            asked = self._queue.popleft()
+            try:
+                self._exchanges[self._session.start(asked.call, now, self._finished)] = asked, now
+            except Exception as error:
+                self.error = error
 
     def _finished(self, exchange: Exchange, now: float) -> None:
         # The call as it was given: the exchange's own has the scope in its key already.
-        asked = self._exchanges.pop(exchange)
+        asked, begun = self._exchanges.pop(exchange)
         try:
             answer = exchange.result()
         except RequestError as error:
@@ -242,6 +260,7 @@ class Transfer:
             except Exception as error:
                 self.error = error
             self._progressed()
+            self._overtake(begun, now)
         self.go_on(now)
 
     def _failed(self, asked: Asked, error: RequestError, now: float) -> None:
@@ -279,7 +298,7 @@ class Transfer:
                 room -= 1
                 self._begun += 1
                 if burst is None:
-                    self._start(Asked(call), now)
+                    self._queue.append(Asked(call))
                 else:
                     # The time now: the source may have kept us waiting.
                     burst.stage(self._session.prepared(call), call, self._clock())
@@ -290,6 +309,8 @@ class Transfer:
         self._progressed_at += self._clock() - before
         if burst is not None:
             burst.flush()
+        else:
+            self._start_queued(now)
 
     def _land(self) -> None:
         if not self.done and (self.error is not None or (self._left is None and not self._under_way)):
