@@ -107,11 +107,19 @@ QUORUM: Mixes = {
 """Promises that hold at every node, those that were away too."""
 
 
+CONDITIONS: Mixes = {
+    "counter": ("add", "add", "quorum_get"),
+    "mixed": ("put", "cas", "cas", "create", "quorum_get", "add"),
+}
+"""Mostly writes that are refused where no majority is heard."""
+
+
 def draw(seed: int, profile: str | None = None) -> Schedule:
     """The schedule of a seed."""
     rng = Random(f"schedule {seed}")
     drawn = rng.choice(OFTEN)
-    chosen = profile or drawn
+    is_refusing = Random(f"refusing {seed}").randrange(REFUSING) == 0
+    chosen = profile or ("refusing" if is_refusing else drawn)
     made = PROFILES[chosen]
     nodes = made.nodes(rng)
     clients = 3
@@ -308,6 +316,20 @@ def _stand_in(rng: Random, nodes: int, length: float) -> list[Fault]:
     return found
 
 
+def _refusing(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """All nodes restart and find nobody: whatever was under way has no answer, and its later tries are refused."""
+    found = []
+    at = rng.uniform(0.05, 0.3)
+    for _ in range(2):
+        until = at + rng.uniform(4.0, 5.0)
+        for node in range(1, nodes + 1):
+            dies = at + rng.uniform(0, 0.004)
+            found.append(Fault(round(dies, 3), round(dies + rng.uniform(0.02, 0.1), 3), "kill", (node,)))
+            found.append(Fault(round(at - 0.01 * rng.random(), 3), round(until, 3), "isolate", (node,)))
+        at = until + rng.uniform(0.5, 1.0)
+    return found
+
+
 class Profile(NamedTuple):
     nodes: Callable[[Random], int]
     """At the start."""
@@ -334,8 +356,11 @@ PROFILES: dict[str, Profile] = {
     "late": Profile(lambda rng: 3, _late, pauses=(0.1, 0.3), keys=2),
     "stand-in": Profile(lambda rng: 4, _stand_in, QUORUM, (0.02, 0.05), 15, 2),
     "cut off": Profile(lambda rng: 4, _cut_off, QUORUM, (0.1, 0.2), 25),
+    "refusing": Profile(lambda rng: 3, _refusing, CONDITIONS, (0.005, 0.02), 30, 2),
 }
 
-OFTEN = ("fixed", "fixed", "fixed", *(name for name in PROFILES if name != "together"))
+OFTEN = ("fixed", "fixed", "fixed", *(name for name in PROFILES if name not in ("together", "refusing")))
 """Of which a seed draws one. The first has the most faults, costs least, and comes four times. The cost of one with many joins is that
 of five others."""
+REFUSING = 16
+"""One seed of so many has the profile `refusing`, whatever it draws. Were it among the others, all seeds would give other schedules."""

@@ -392,7 +392,7 @@ class Service:
         else:
             # Before any replica is asked: a refusal here is certain, and changes nothing.
             if not self._room.lets_in(who, len(asked.value), asked.ttl, turn.now):
-                return Status.FULL
+                return self._coordinator.refuse(key, asked.version, _request_id(data), Status.FULL, turn.now)
             # Rounded up: a value lives at least as long as was asked for.
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
             done = self._end_of(request, turn.now, asked.ttl, len(asked.value))

@@ -7,7 +7,7 @@ from kdht.histogram import BOUNDS
 from kdht.storage import StoredRecord
 from kdht.storage.versions import micros
 from kdht.times import SteadyTime, UnixTime
-from kdht.wire._shared import Status
+from kdht.wire._shared import TRY_BITS, Status
 from kdht.wire.certified import CERTIFIED
 from kdht.wire.limits import MAX_CLOCK_ERROR
 
@@ -100,6 +100,7 @@ class Generations(Generic[Entry]):
 class Recent:
     def __init__(self) -> None:
         self._begun: Generations[int] = Generations()
+        self._copies: Generations[int] = Generations()
         self._greatest: Generations[int] = Generations()
         self._confirmed: Generations[tuple[Any, bool]] = Generations()
         self._deletions: Generations[bool] = Generations()
@@ -111,14 +112,36 @@ class Recent:
     def refused(self, key: bytes, request: int) -> tuple[Status, int] | None:
         return self._refusals.get((key, request))
 
-    def claim(self, key: bytes, version: int, write: int, now: UnixTime, *, conditional: bool) -> int:
+    def again(self, key: bytes, version: int, request: int, now: UnixTime) -> None:
+        if copies := self._count(key, version, request):
+            self._copies.put((key, request), copies + 1, now)
+
+    def merged(self, key: bytes, version: int, request: int, now: UnixTime) -> None:
+        if (copies := self._count(key, version, request)) > 1:
+            self._copies.put((key, request), copies - 1, now)
+
+    def may_stand(self, key: bytes, version: int, request: int, now: UnixTime) -> bool:
+        copies = max(self._count(key, version, request) - 1, 0)
+        self._copies.put((key, request), copies, now)
+        return copies > 0
+
+    def _count(self, key: bytes, version: int, request: int) -> int:
+        copies = self._copies.get((key, request))
+        if copies is not None:
+            return copies
+        return int(self._begun.get((key, version)) == request)
+
+    def claim(self, key: bytes, version: int, request: int, now: UnixTime, *, conditional: bool) -> int:
         known = self._begun.get((key, version))
         if known is not None:
-            return 0 if known == write else version
+            if known != request and known >> TRY_BITS != request >> TRY_BITS:
+                return version
+            self._copies.put((key, request), self._count(key, version, request) + 1, now)
+            return 0
         greatest = self._greatest.get((key, 0)) or 0
         if version < greatest and not conditional:
             return greatest
-        self._begun.put((key, version), write, now)
+        self._begun.put((key, version), request, now)
         return 0
 
     def confirm(self, key: bytes, record: StoredRecord, now: UnixTime, *, existed: bool) -> None:
@@ -127,7 +150,8 @@ class Recent:
             self._greatest.put((key, 0), record.version, now)
 
     def confirmed(self, key: bytes, record: StoredRecord, write: int) -> bool | None:
-        if self._begun.get((key, record.version)) != write:
+        begun = self._begun.get((key, record.version))
+        if begun is None or begun >> TRY_BITS != write:
             return None
         known = self._confirmed.get((key, record.version))
         return known[1] if known is not None and known[0] == (record.flags, record.value) else None

@@ -3,6 +3,7 @@
 from replica_cluster import Cluster, Member, key_of
 
 from kdht.storage import StoredRecord, Write
+from kdht.storage.room import Pressure
 from kdht.wire import Message, parse
 
 
@@ -10,6 +11,14 @@ def plant(member: Member, version: int, value: bytes = b"value", flags: int = 0)
     """Put a record into one member's store."""
     (result,) = member.store.apply([Write(key_of("a"), StoredRecord(version, 0, flags, value))], member.now)
     assert result.accepted
+
+
+def fill(*members: Member, pressure: Pressure = Pressure.MEMBERS) -> None:
+    """Give them no room, or as much as `pressure` says."""
+    for member in members:
+        member.store.room.measure = lambda *_: None
+        member.store.room.look = lambda *_: None
+        member.store.room.pressure = pressure
 
 
 def far(cluster: Cluster) -> Member:

@@ -16,6 +16,7 @@ from kdht.client._reads import Read
 from kdht.client._versions import Versions
 from kdht.client._writes import WriteExchange
 from kdht.datapath.memory import MemoryTransport
+from kdht.errors import RequestError
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
 from kdht.lab.virtual.process import Process
 from kdht.node.repair import Repair
@@ -187,6 +188,19 @@ def test_refusals_of_possibly_done_writes_are_found(monkeypatch: Patch):
     """BUSY or Conflict, though an earlier try was lost or unconfirmed."""
     monkeypatch.setattr(WriteExchange, "_is_in_doubt", False)
     assert found(300, "fixed")
+
+
+def test_refusals_that_forget_lost_tries_are_found(monkeypatch: Patch):
+    """Only where all tries are used up: the last refusal, BUSY, is the write's outcome. Its first try stands on a disk."""
+
+    def last_wins(self: WriteExchange) -> RequestError:
+        return Exchange._failure(self)
+
+    monkeypatch.setattr(WriteExchange, "_failure", last_wins)
+    played = found(10, "refusing", seed=10)
+    assert played is not None
+    assert {violation.promise for violation in played.violations} >= {"refused", "linearizable"}
+    assert any("busy" in violation.what for violation in played.violations)
 
 
 def test_a_node_that_never_returns_is_found(monkeypatch: Patch):

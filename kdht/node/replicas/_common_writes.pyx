@@ -256,7 +256,7 @@ cdef class CommonWrites(CommonJobs):
         # Nearly always: its first try, with a version of about now.
         if (-MAX_ERROR <= ahead <= MAX_ERROR
                 and self.recent.confirmed(write.key, write.record, number) is None
-                and self.recent.claim(write.key, version, number, turn.now, conditional=False) == 0):
+                and self.recent.claim(write.key, version, nonce, turn.now, conditional=False) == 0):
             return None
         return self.admission.known(write.key, write.record, nonce, turn.now, conditional=False)
 

@@ -7,11 +7,14 @@ else. Thread-safe.
 
 from threading import Lock
 
+from kdht.wire._shared import TRY_BITS as _TRY_BITS
+
 # Longer than a client tries by default, and as long as its version is believed.
 SECONDS = 60.0
 MOST = 16384
 """Items of one generation; there are two."""
 cdef double KEPT = SECONDS
+cdef int TRY_BITS = _TRY_BITS
 cdef Py_ssize_t ROOM = MOST
 
 
@@ -45,10 +48,10 @@ cdef class Generations:
 cdef class Recent:
     """The recent writes of one node. Only those with a version of their client are remembered."""
 
-    cdef Generations begun, greatest, confirmations, deletions, refusals
+    cdef Generations begun, copies, greatest, confirmations, deletions, refusals
 
     def __cinit__(self):
-        self.begun, self.greatest = Generations(), Generations()
+        self.begun, self.copies, self.greatest = Generations(), Generations(), Generations()
         self.confirmations, self.deletions, self.refusals = Generations(), Generations(), Generations()
 
     def refuse(self, bytes key, request, status, version, double now) -> None:
@@ -60,8 +63,34 @@ cdef class Recent:
         carried out either."""
         return self.refusals.get((key, request))
 
-    def claim(self, bytes key, version, write, double now, *, bint conditional) -> int:
-        """0 if the version belongs to this write (`write`: the number of its tries), else one to go beyond.
+    def again(self, bytes key, version, request, double now) -> None:
+        """A request has come. If a copy of it has begun here, doubled by the network, there is one more."""
+        copies = self._copies(key, version, request)
+        if copies:
+            self.copies.put((key, request), copies + 1, now)
+
+    def merged(self, bytes key, version, request, double now) -> None:
+        """A request has joined another one under way, perhaps a copy of it. Both have one end."""
+        copies = self._copies(key, version, request)
+        if copies > 1:
+            self.copies.put((key, request), copies - 1, now)
+
+    def may_stand(self, bytes key, version, request, double now) -> bool:
+        """A request is about to be refused. Whether a copy of it has begun here that was not refused."""
+        copies = max(self._copies(key, version, request) - 1, 0)
+        self.copies.put((key, request), copies, now)
+        return copies > 0
+
+    cdef object _copies(self, bytes key, version, request):
+        """How many copies of a request have begun here and were not refused."""
+        copies = self.copies.get((key, request))
+        if copies is not None:
+            return copies
+        # Nearly all requests come once, so the first copy is not counted apart.
+        return 1 if self.begun.get((key, version)) == request else 0
+
+    def claim(self, bytes key, version, request, double now, *, bint conditional) -> int:
+        """0 if the version belongs to the write of this request (its tries differ in the lowest bits), else one to go beyond.
 
         Another write may have the same version: clients with slow clocks choose the next one above all they
         have seen. Or a greater version was confirmed here. Then this write would be refused anyway, unless it
@@ -69,11 +98,14 @@ cdef class Recent:
         """
         known = self.begun.get((key, version))
         if known is not None:
-            return 0 if known == write else version
+            if known != request and known >> TRY_BITS != request >> TRY_BITS:
+                return version
+            self.copies.put((key, request), self._copies(key, version, request) + 1, now)
+            return 0
         # The store would refuse it after a sync of a whole group. Here it costs a look-up.
         if not conditional and version < self._greatest(key):
             return self._greatest(key)
-        self.begun.put((key, version), write, now)
+        self.begun.put((key, version), request, now)
         return 0
 
     cdef object _greatest(self, bytes key):
@@ -87,9 +119,11 @@ cdef class Recent:
             self.greatest.put((key, 0), record.version, now)
 
     def confirmed(self, bytes key, record, write):
-        """Whether the key had a record before this confirmed write; None if it was not confirmed."""
+        """Whether the key had a record before this confirmed write (`write`: what its tries have in common); None if it was not
+        confirmed."""
         # Two writes may have one version. Only the one that began here with it may be told of its outcome.
-        if self.begun.get((key, record.version)) != write:
+        begun = self.begun.get((key, record.version))
+        if begun is None or begun >> TRY_BITS != write:
             return None
         known = self.confirmations.get((key, record.version))
         return known[1] if known is not None and known[0] == content_of(record) else None

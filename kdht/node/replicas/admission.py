@@ -35,8 +35,10 @@ class Admission:
             return Written(Status.OK, record.version, existed)
         # The time first: an impossible version must not be noted as begun.
         told = self._wrong_time(key, record.version, now)
-        if not told:
-            told = self._context.recent.claim(key, record.version, number, now, conditional=conditional)
+        if told:
+            self._context.recent.again(key, record.version, nonce, now)
+        else:
+            told = self._context.recent.claim(key, record.version, nonce, now, conditional=conditional)
         if not told:
             return None
         self._context.counters["writes_bad_version"] += 1

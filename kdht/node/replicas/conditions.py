@@ -147,6 +147,7 @@ class Conditions:
             # Another try of the same write: both get one outcome.
             if other.is_same(job) and len(other.done) < MAX_WAITING:
                 other.done += job.done
+                self._context.recent.merged(job.key, job.record.version, job.nonce, turn.now)
                 return
         if len(queue) >= MAX_WAITING:
             job.done[0](turn, Written(Status.BUSY, 0, existed=False))

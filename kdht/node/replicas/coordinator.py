@@ -49,7 +49,9 @@ _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["clie
 _REQUEST_ID = FIELD["request_id"]
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
-REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.DENIED})
+REFUSALS = frozenset({
+    Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.DENIED, Status.TOO_FEW, Status.FULL, Status.STORAGE_FAILED,
+})  # fmt: skip
 """Of a write that was not done and shall not be."""
 
 STANDING = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY})
@@ -257,6 +259,7 @@ class Coordinator:
         done = partial(self._wrote, key, nonce, record, done)
         # A node alone takes itself for the whole cluster: a quorum of the others would lack its writes.
         if not self.cluster.joined or self.cluster.barred:
+            self._recent.again(key, record.version, nonce, turn.now)
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
         if is_bare(record.version, record.flags):
@@ -292,10 +295,25 @@ class Coordinator:
         # A self-certified record stands there. The client must not try again above its version.
         if written.version >= CERTIFIED > record.version and written.status in STANDING:
             written = written._replace(status=Status.DENIED, version=0)
-        # A refused try must not be done later by a duplicate of its datagram.
         if nonce and written.status in REFUSALS:
-            self._recent.refuse(key, nonce, written.status, written.version, turn.now)
+            written = self._refused(key, nonce, record.version, written, turn.now)
         done(turn, written)
+
+    def refuse(self, key: bytes, version: int, nonce: int, status: Status, now: UnixTime) -> Status:
+        """The status for a write that is not to begin, and has changed nothing."""
+        self._recent.again(key, version, nonce, now)
+        return self._refused(key, nonce, version, writes.Written(status, 0, existed=False), now).status
+
+    def _refused(
+        self, key: bytes, nonce: int, version: int, written: writes.Written, now: UnixTime
+    ) -> writes.Written:
+        """The answer to a try that changed nothing."""
+        # The network doubled its datagram, and the other copy is under way or unconfirmed. To the client both are one try.
+        if self._recent.may_stand(key, version, nonce, now):
+            return writes.Written(Status.UNCONFIRMED, 0, existed=False)
+        # A refused try must not be done later by a duplicate of its datagram.
+        self._recent.refuse(key, nonce, written.status, written.version, now)
+        return written
 
     def delete(
         self,

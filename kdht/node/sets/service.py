@@ -131,17 +131,19 @@ class SetService:
                     stands = Written(Status.OK, spared.version, existed=True)
                     self._late.stored(request, turn.now, left, who, len(value), turn, stands)
                     return None
-            if not self._index.has_room(set_key, key, turn.now):
-                return Status.FULL
+            has_room = self._index.has_room(set_key, key, turn.now)
         except StorageError:
-            return Status.STORAGE_FAILED
-        if not self._room.lets_in(who, len(value), asked.ttl, turn.now):
-            return Status.FULL
+            return self._refuse(turn, request, key, asked.version, Status.STORAGE_FAILED)
+        if not has_room or not self._room.lets_in(who, len(value), asked.ttl, turn.now):
+            return self._refuse(turn, request, key, asked.version, Status.FULL)
         record = StoredRecord(asked.version, math.ceil(turn.now) + asked.ttl, 0, value)
         answer = partial(self._late.stored, request, turn.now, asked.ttl, who, len(value))
         done = partial(self._announced, key, answer, not soft)
         self._coordinator.put(turn, key, record, done, nonce=_request_id(request.data), soft=soft)
         return None
+
+    def _refuse(self, turn: Turn, request: Datagram, key: bytes, version: int, status: Status) -> Status:
+        return self._coordinator.refuse(key, version, _request_id(request.data), status, turn.now)
 
     def _announced(self, key: bytes, answer: Done, hard: bool, turn: Turn, written: Written) -> None:
         if written.status is Status.OK:

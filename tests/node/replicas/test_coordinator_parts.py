@@ -12,7 +12,7 @@ from kdht.node._roundtrip import RoundTrip
 from kdht.node.replicas._clock import HybridClock, SteadyClock
 from kdht.node.replicas._recent import Recent
 from kdht.storage import StoredRecord
-from kdht.wire._shared import Status
+from kdht.wire._shared import TRY_BITS, Status
 from kdht.wire.certified import CERTIFIED
 
 SEEDS = range(20)
@@ -75,10 +75,14 @@ def test_durations(seed):
 def asked_of(draw: Random, now: float) -> Callable[[Any], Any]:
     """Something to ask of either."""
     key, version, write = bytes([draw.randrange(3)]) * 20, draw.randint(1, 4), draw.randint(1, 3)
+    request = write << TRY_BITS | draw.randrange(2)
     record = StoredRecord(version, 0, 0, draw.choice((b"one", b"two")))
     flag = draw.random() < 0.5
     return draw.choice((
-        lambda each: each.claim(key, version, write, now, conditional=flag),
+        lambda each: each.claim(key, version, request, now, conditional=flag),
+        lambda each: each.again(key, version, request, now),
+        lambda each: each.merged(key, version, request, now),
+        lambda each: each.may_stand(key, version, request, now),
         lambda each: each.confirm(key, record, now, existed=flag),
         lambda each: each.confirmed(key, record, write),
         lambda each: each.deletion(key, version, now, existed=flag),

@@ -1,7 +1,8 @@
 """Replicas without room: certain refusals, and no haste of repair."""
 
 import pytest
-from replica_cluster import Cluster, Member, key_of
+from replica_cluster import Cluster, key_of
+from replica_steps import fill
 
 from kdht.lab.virtual.cluster import VirtualCluster
 from kdht.node.replicas import Policy
@@ -9,13 +10,6 @@ from kdht.storage import StoredRecord, Write
 from kdht.storage.room import Limits, Pressure
 from kdht.wire import Record, pack_write
 from kdht.wire._shared import Op, Status
-
-
-def fill(*members: Member, pressure: Pressure = Pressure.MEMBERS) -> None:
-    for member in members:
-        member.store.room.measure = lambda *_: None
-        member.store.room.look = lambda *_: None
-        member.store.room.pressure = pressure
 
 
 def status_of(cluster: Cluster, op: Op, body: bytes, name: str = "a") -> Status:

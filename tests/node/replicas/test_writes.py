@@ -2,13 +2,17 @@
 
 import pytest
 from replica_cluster import Cluster, key_of
-from replica_steps import cut, far, plant, seq_of
+from replica_steps import cut, far, fill, plant, seq_of, taken
 
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.storage import Promise
+from kdht.storage.room import Pressure
 from kdht.wire import OFFSET, Message, Record, pack_write, parse
-from kdht.wire._shared import Op, Status
+from kdht.wire._shared import TRY_BITS, Op, Status
+
+TRY = 5 << TRY_BITS
+"""A request ID: the first try of a write."""
 
 
 def put(cluster: Cluster, version: int, value: bytes, **how: object) -> Message:
@@ -258,3 +262,77 @@ def test_replicas_agree_on_two_writes_of_one_version():
         Status.UNCONFIRMED,
     }
     assert len(set(values(cluster))) == 1
+
+
+# --- A doubled datagram
+
+
+def answers_to(cluster: Cluster, request_id: int) -> list[Status]:
+    return [reply.status for reply in taken(cluster) if reply.request_id == request_id]
+
+
+def test_a_copy_of_an_unconfirmed_try_is_not_refused():
+    """To the client both are one try. A refusal would say that it changed nothing, and the client would write again above it."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    version = seq_of(cluster)
+    body = Record(version, value=b"value").pack()
+    for other in cluster.members:
+        if other is not owner:
+            cut(cluster, owner, other)
+    request = cluster.send(Op.PUT, "a", body, request_id=TRY)
+    cluster.network.run(cluster.network.now + 1.0)
+    assert owner.has("a").version == version
+    for member in (owner, second, third):
+        plant(member, version + 5, b"newer")
+    for other in cluster.members:
+        if other is not owner:
+            cut(cluster, owner, other, 0.0)
+    cluster.send(Op.PUT, "a", body, request_id=TRY)
+    cluster.network.run(cluster.network.now + 3.0)
+    assert answers_to(cluster, request) == [Status.UNCONFIRMED] * 2
+    again = cluster.send(Op.PUT, "a", body, request_id=TRY + 1)
+    cluster.network.run(cluster.network.now + 3.0)
+    assert answers_to(cluster, again) == [Status.BAD_VERSION], "another try says what it did itself"
+
+
+@pytest.mark.parametrize("conditional", [False, True], ids=["plain", "if_version"])
+def test_copies_that_are_all_refused_are_told_so(conditional):
+    cluster = Cluster(8)
+    version = seq_of(cluster)
+    for member in cluster.replicas("a"):
+        plant(member, version + 5, b"newer")
+    body = Record(version, value=b"value").pack()
+    body = pack_write(Record(version, value=b"value"), 7) if conditional else body
+    for _ in range(3):
+        cluster.send(Op.PUT, "a", body, request_id=TRY)
+    cluster.network.run(cluster.network.now + 3.0)
+    cluster.send(Op.PUT, "a", body, request_id=TRY)
+    cluster.network.run(cluster.network.now + 3.0)
+    # The first answer of several copies may be less certain than it could be. The later ones are not.
+    assert answers_to(cluster, TRY)[-1] is (Status.CONFLICT if conditional else Status.BAD_VERSION)
+
+
+@pytest.mark.parametrize("status", [Status.TOO_FEW, Status.FULL])
+@pytest.mark.parametrize("at", ["first", "last"])
+def test_a_copy_of_a_refused_try_is_not_carried_out(status, at):
+    """Whatever the reason was, and though it is gone."""
+    cluster = Cluster(3)
+    body = Record(seq_of(cluster), value=b"value").pack()
+    living = [member.cluster.living for member in cluster.members]
+    for member in cluster.members:
+        if status is Status.TOO_FEW:
+            member.cluster.living = 0
+        else:
+            fill(member, pressure=Pressure.CLIENTS if at == "first" else Pressure.MEMBERS)
+            if at == "last":
+                member.service._room.lets_in = lambda *_: True  # it had room a moment ago
+    cluster.send(Op.PUT, "a", body, request_id=TRY)
+    cluster.network.run(cluster.network.now + 2.0)
+    for member, count in zip(cluster.members, living, strict=True):
+        member.cluster.living = count
+        fill(member, pressure=Pressure.NONE)
+    cluster.send(Op.PUT, "a", body, request_id=TRY)
+    cluster.network.run(cluster.network.now + 2.0)
+    assert answers_to(cluster, TRY) == [status] * 2
+    assert values(cluster) == [None] * 3
