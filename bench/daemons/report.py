@@ -85,13 +85,15 @@ def hot(runs: Runs) -> list[Table]:
     for run in runs:
         share = f"{run['cpu']:g} of a processor each" if run["cpu"] else "no limits"
         table = Table("asked", "gets/s", "failed", "p50 ms", "p99 ms", "answered by the replicas, %", "their processors",
+                      "gets for a second of the owner's processor",
                       title=f"{run['nodes']} nodes, {share}, {run['hot']:.0%} of the reads for one key")  # fmt: skip
         for way, found in run["ways"].items():
             total = sum(found["answered"]) or 1
             shares = [f"{each / total:.0%}" for each in found["answered"][: run["replicas"]]]
-            used = [f"{each:.2f}" for each in found["processor"][: run["replicas"]]]
+            used = [f"{each:.3f}" for each in found["processor"][: run["replicas"]]]
             table.add_row(way, f"{found['gets_per_second']:,.0f}", str(found["failed"]), f"{found['p50_ms']:.2f}",
-                          f"{found['p99_ms']:.2f}", " ".join(shares), " ".join(used))  # fmt: skip
+                          f"{found['p99_ms']:.2f}", " ".join(shares), " ".join(used),
+                          f"{found['gets_per_owner_second']:,.0f}")  # fmt: skip
         tables.append(table)
     return tables
 

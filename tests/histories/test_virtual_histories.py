@@ -226,7 +226,7 @@ def test_left_over_records_believed_at_once_are_found(monkeypatch: Patch):
             take(self, reply, cookie, index, now)
 
     monkeypatch.setattr(Read, "_take", believe)
-    assert found(20, "sessions", seed=2140)
+    assert found(10, "sessions", seed=2215)
 
 
 def test_tries_without_a_wait_after_old_answers_are_found(monkeypatch: Patch):
