@@ -90,7 +90,8 @@ cdef class Recent:
         return 1 if self.begun.get((key, version)) == request else 0
 
     def claim(self, bytes key, version, request, double now, *, bint conditional) -> int:
-        """0 if the version belongs to the write of this request (its tries differ in the lowest bits), else one to go beyond.
+        """0 if the version belongs to the write of this request, else one to go beyond. The tries of a write
+        differ in the lowest bits.
 
         Another write may have the same version: clients with slow clocks choose the next one above all they
         have seen. Or a greater version was confirmed here. Then this write would be refused anyway, unless it
@@ -119,8 +120,8 @@ cdef class Recent:
             self.greatest.put((key, 0), record.version, now)
 
     def confirmed(self, bytes key, record, write):
-        """Whether the key had a record before this confirmed write (`write`: what its tries have in common); None if it was not
-        confirmed."""
+        """Whether the key had a record before this confirmed write; None if it was not confirmed. `write`: the
+        upper bits of its requests."""
         # Two writes may have one version. Only the one that began here with it may be told of its outcome.
         begun = self.begun.get((key, record.version))
         if begun is None or begun >> TRY_BITS != write:
