@@ -120,8 +120,8 @@ cdef class Recent:
             self.greatest.put((key, 0), record.version, now)
 
     def confirmed(self, bytes key, record, write):
-        """Whether the key had a record before this confirmed write; None if it was not confirmed. `write`: the
-        upper bits of its requests."""
+        """Whether the key had a record before this confirmed write, None if it was not confirmed. `write`:
+        the upper bits of its requests."""
         # Two writes may have one version. Only the one that began here with it may be told of its outcome.
         begun = self.begun.get((key, record.version))
         if begun is None or begun >> TRY_BITS != write:
