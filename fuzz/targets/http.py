@@ -48,6 +48,12 @@ class Writer:
 
     def set_write_buffer_limits(self, high: int) -> None: ...
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
     def can_write_eof(self) -> bool:
         return True
 

@@ -1,4 +1,7 @@
-"""One connection: requests in, answers out (RFC 9112, through h11). What a request means is the service's matter.
+"""One connection: requests in, answers out (RFC 9112). What a request means is the service's matter.
+
+A request that is here in one piece is read by `common`, and answered without h11 if its answer is in one piece, too. h11 then never
+hears of it. All others go through h11.
 
 Contract: a caller's bytes become a Request or an answer with the reason, never an exception. Bounded are the bytes of a head, the time for it, the
 time between requests, the pace of bodies and of answers. A body that the service has not read ends the connection.
@@ -6,16 +9,20 @@ time between requests, the pace of bodies and of answers. A body that the servic
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
 import h11
 
-from kdht.faces.http.answers import Answer, Refused, problem, refused
+from kdht.faces.http import common
+from kdht.faces.http.answers import Answer, Headers, Refused, problem, refused
+from kdht.faces.http.common import Whole
 from kdht.faces.http.pace import Pace
 
 log = logging.getLogger(__name__)
@@ -73,6 +80,8 @@ class Connection:
         self._counts = counts
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._is_over = False
+        self._is_whole = False
+        """All of the request under way is here, and h11 has not seen it."""
         # So that drain() ends when all was taken, and no slow caller leaves a buffer behind.
         writer.transport.set_write_buffer_limits(0)
 
@@ -80,7 +89,8 @@ class Connection:
         """Until either side ends it. Closes the connection."""
         try:
             while await self._serve_one() and not self._is_over:
-                self._h11.start_next_cycle()
+                if not self._is_whole:
+                    self._h11.start_next_cycle()
                 self.is_idle = True
             await self._linger()
             self._writer.close()
@@ -105,8 +115,8 @@ class Connection:
             head = await self._head()
             if head is None:
                 return False
-            is_head = head.method == b"HEAD"
-            answer = await self._answer(head)
+            is_head = head.method in (b"HEAD", "HEAD")
+            answer = await (self._answer_whole(head) if isinstance(head, Whole) else self._answer(head))
         except h11.RemoteProtocolError as error:
             self._counts["bad_head"] += 1
             answer = problem(error.error_status_hint, "bad_head", str(error))
@@ -116,10 +126,11 @@ class Connection:
             self._counts[refusal.reason] += 1
             answer = refusal.answer
         await self._send(answer, is_head=is_head)
-        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        return self._is_whole or (self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE)
 
-    async def _head(self) -> h11.Request | None:
+    async def _head(self) -> h11.Request | Whole | None:
         """None where the caller went away. Raises RemoteProtocolError, and Refused if it takes too long."""
+        self._is_whole = False
         loop = asyncio.get_running_loop()
         got_bytes = bool(self._h11.trailing_data[0])
         try:
@@ -128,6 +139,10 @@ class Connection:
                     data = await self._reader.read(READ_AT_ONCE)
                     if data and not got_bytes:
                         got_bytes, self.is_idle = True, False
+                        whole = common.read(data, MAX_HEADERS, MAX_HEAD)
+                        if whole is not None:
+                            self._is_whole = True
+                            return whole
                         limit.reschedule(loop.time() + HEAD_SECONDS)
                     self._h11.receive_data(data)
         except TimeoutError:
@@ -142,7 +157,27 @@ class Connection:
         if length == 0:
             self._h11.next_event()  # the end of the message: the connection stays open, whatever the answer is
         method, body = head.method.decode("ascii"), self._body() if length != 0 else _no_body()
-        request = Request(method, bytes(head.target), headers, length, body, self._ip)
+        return await self._handled(Request(method, bytes(head.target), headers, length, body, self._ip))
+
+    async def _answer_whole(self, came: Whole) -> Answer:
+        body = _in_one_piece(came.body)
+        request = Request(came.method, came.target, came.headers, len(came.body), body, self._ip)
+        answer = await self._handled(request)
+        if answer.rest is not None:
+            self._tell_h11(came)
+        return answer
+
+    def _tell_h11(self, came: Whole) -> None:
+        """Let h11 hear of a request after all: it knows how to frame a stream."""
+        self._is_whole = False
+        fields = [(name.encode("ascii"), value.encode("ascii")) for name, value in came.headers.items()]
+        lines = b"".join(b"%s: %s\r\n" % field for field in fields)
+        first = b"%s %s HTTP/1.1\r\n" % (came.method.encode("ascii"), came.target)
+        self._h11.receive_data(first + lines + b"\r\n" + came.body)
+        while not isinstance(self._h11.next_event(), h11.EndOfMessage):
+            pass
+
+    async def _handled(self, request: Request) -> Answer:
         try:
             return await self._handle(request)
         except (Refused, OSError, TimeoutError, h11.ProtocolError):
@@ -175,6 +210,9 @@ class Connection:
         try:
             if is_head:
                 answer = answer._replace(length=answer.length or len(answer.body), body=b"")
+            if self._is_whole:
+                await self._write(pace, common.head(answer.status, self._headers_of(answer)), answer.body)
+                return
             await self._write(pace, self._head_of(answer), self._data(answer.body))
             if answer.rest is not None and not is_head:
                 await self._send_rest(answer.rest, pace, is_endless=answer.length is None)
@@ -183,16 +221,19 @@ class Connection:
             if answer.rest is not None:
                 await answer.rest.aclose()
 
-    def _head_of(self, answer: Answer) -> bytes | None:
-        headers = [("Date", formatdate(usegmt=True)), ("X-Content-Type-Options", "nosniff"), *answer.headers]
+    def _headers_of(self, answer: Answer) -> Headers:
+        headers = [("Date", _date(int(time.time()))), ("X-Content-Type-Options", "nosniff"), *answer.headers]
         if answer.rest is None or answer.length is not None:
             size = len(answer.body) if answer.length is None else answer.length
             # RFC 9110: a 204 has none, and that of a 304 would be the value's.
             if answer.status not in (204, 304):
                 headers.append(("Content-Length", str(size)))
-        if self._is_over or self._h11.their_state is not h11.DONE:
+        if self._is_over or not (self._is_whole or self._h11.their_state is h11.DONE):
             headers.append(("Connection", "close"))
-        reason = HTTPStatus(answer.status).phrase
+        return tuple(headers)
+
+    def _head_of(self, answer: Answer) -> bytes | None:
+        headers, reason = self._headers_of(answer), HTTPStatus(answer.status).phrase
         return self._h11.send(h11.Response(status_code=answer.status, reason=reason, headers=headers))
 
     def _data(self, body: bytes) -> bytes | None:
@@ -231,12 +272,14 @@ class Connection:
         for start in range(0, len(data), WRITE_AT_ONCE):
             piece = data[start : start + WRITE_AT_ONCE]
             self._writer.write(piece)
-            await pace.wait(self._writer.drain())
+            # Nearly always the kernel took all at once.
+            if self._writer.transport.get_write_buffer_size() or self._writer.transport.is_closing():
+                await pace.wait(self._writer.drain())
             pace.moved(len(piece))
 
     async def _linger(self) -> None:
         """Take what the caller is still sending: a close at once would make it lose the answer."""
-        if self._h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE):
+        if self._is_whole or self._h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE):
             return
         # The connection is closed in any case.
         with suppress(TimeoutError, OSError):
@@ -248,9 +291,19 @@ class Connection:
                     left -= len(data)
 
 
+async def _in_one_piece(body: bytes) -> AsyncGenerator[bytes, None]:
+    if body:
+        yield body
+
+
 async def _no_body() -> AsyncGenerator[bytes, None]:
     return
     yield b""
+
+
+@lru_cache(1)
+def _date(unix_s: int) -> str:
+    return formatdate(unix_s, usegmt=True)
 
 
 def _headers(head: h11.Request) -> dict[str, str]:

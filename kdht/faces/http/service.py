@@ -4,6 +4,7 @@ import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -32,6 +33,8 @@ EXPOSED = "ETag, TTL, Content-Range, Retry-After"
 ASKED_FOR = "Authorization, If-Match, If-None-Match, If-Range, Range, TTL, Last-Event-ID, Content-Type"
 PREFLIGHT_SECONDS = "600"
 MAX_SCOPE = 64
+MAX_HOSTS = 32
+"""Host headers that are remembered. Clients send the same few."""
 """Bytes of a scope's name."""
 
 Handler = Callable[[AsyncClient, Request, Target], Awaitable[Answer]]
@@ -47,9 +50,10 @@ class Names:
     def __init__(self, given: Collection[str]) -> None:
         self._any = "*" in given
         self._names = {name.lower().rstrip(".") for name in (*given, "localhost", socket.gethostname())}
-
-    def allow(self, host: str) -> bool:
+        self.allow = lru_cache(MAX_HOSTS)(self._allow)
         """Whether a Host header is one of these."""
+
+    def _allow(self, host: str) -> bool:
         if self._any:
             return True
         try:
@@ -126,7 +130,8 @@ class Service:
         except Refused as refusal:
             self._counts[refusal.reason] += 1
             answer = refusal.answer
-        return answer._replace(headers=(*answer.headers, *self._origins.headers(request)))
+        more = self._origins.headers(request)
+        return answer._replace(headers=(*answer.headers, *more)) if more else answer
 
     async def _answer(self, request: Request) -> Answer:
         # First of all: what is too much must cost little.

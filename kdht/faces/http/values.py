@@ -114,6 +114,8 @@ class Values:
         begin, end = part or (0, opened.size)
         if is_head:
             return Answer(status, headers, length=end - begin)
+        if not opened.is_large:
+            return Answer(status, headers, b"".join([part async for part in opened.parts(begin, end)]))
         parts = self._parts(opened, begin, end)
         try:
             # Before the head is sent: an error can still be told.
@@ -124,7 +126,7 @@ class Values:
         return Answer(status, headers, first, parts, end - begin)
 
     async def _parts(self, opened: OpenValue, begin: int, end: int) -> AsyncGenerator[bytes, None]:
-        with self._memory.taken(TRANSFER_BYTES if opened.is_large else opened.size):
+        with self._memory.taken(TRANSFER_BYTES):
             async with aclosing(opened.parts(begin, end)) as parts:
                 async for part in parts:
                     yield part
