@@ -16,13 +16,14 @@ from typing import BinaryIO
 import click
 
 from kdht.cli import bulk, inflight, progress
+from kdht.cli.keys import too_large
 from kdht.cli.load import format_option, window_option
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import binary_output, emit
 from kdht.cli.results import Dumped
 from kdht.client import AsyncClient
 from kdht.client._manifest import Manifest
-from kdht.errors import ConfigError, Denied, Interrupted, NotFound, RequestError
+from kdht.errors import ConfigError, Denied, Interrupted, NotFound, RequestError, ValueTooLarge
 from kdht.remedies import about_file
 
 
@@ -44,7 +45,8 @@ def dump(
 ) -> None:  # fmt: skip
     """Fetch the values of all keys in the file KEYS: one key a line, or any file for `load`.
 
-    Run it again to continue after an interruption. Exits with 7 if a key has no value.
+    Run it again to continue after an interruption. Exits with 7 if a key has no value. Values of more than 64 MiB do not go into
+    a dump: `get --output` fetches them.
     """
     source = _Keys(keys, keys_format)
     job = _Job(source, output, bulk.format_of(output, form), target, window)
@@ -163,6 +165,8 @@ class _Job:
             value = await client.get_large(key) if Manifest.parse(record.value) else record.value
         except NotFound:
             return bulk.KeyValue(key, None, None)
+        except ValueTooLarge:
+            raise ValueTooLarge(too_large(key, "take it out of the list of keys")) from None
         return bulk.KeyValue(key, value, record.ttl or None)
 
     def _write(self, sink: BinaryIO, entry: bulk.KeyValue) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from kdht.client._manifest import MAX_IN_MEMORY
+
 
 class KeyType(click.ParamType[str | bytes]):
     """A key as it was typed: text, or bytes where they are no text."""
@@ -40,3 +42,9 @@ class HexKey(click.ParamType[bytes]):
 def key_text(key: str | bytes) -> str:
     """A key as it is shown."""
     return key if isinstance(key, str) else key.decode(errors="backslashreplace")
+
+
+def too_large(key: str | bytes, then: str) -> str:
+    """The complaint of a command that holds values in memory. `then`: what follows for this key."""
+    limit = MAX_IN_MEMORY >> 20
+    return f"{key_text(key)!r} has more than {limit} MiB: {then}; kdhtctl get --output writes it to a file"

@@ -10,12 +10,12 @@ import click
 from msgspec.structs import asdict
 
 from kdht.cli.data_commands import described
-from kdht.cli.keys import KeyType, key_text
+from kdht.cli.keys import KeyType, key_text, too_large
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import emit_line
 from kdht.cli.set_watch import watch_set
 from kdht.client import MAX_LEASE, Client, is_manifest
-from kdht.errors import NotFound
+from kdht.errors import NotFound, ValueTooLarge
 from kdht.program.files import write_atomically
 from kdht.wire import Record
 
@@ -50,7 +50,7 @@ def watch(
 ) -> None:
     """Print the value of KEY now and after every change. Changes in quick succession may be printed as one.
 
-    JSON is one object a line. Exits with 6 when no node answers any more.
+    JSON is one object a line. A value of more than 64 MiB ends the command. Exits with 6 when no node answers any more.
     """
     if is_set:
         if output is not None:
@@ -80,6 +80,8 @@ def _states(client: Client, key: str | bytes, lease: int) -> Generator[Record | 
                 yield record._replace(value=client.get_large(key))
             except NotFound:
                 continue  # deleted meanwhile: the next event says so
+            except ValueTooLarge:
+                raise ValueTooLarge(too_large(key, "it cannot be watched")) from None
 
 
 def _keep(output: Path, record: Record | None) -> None:

@@ -13,6 +13,8 @@ from ctl import Ctl, complained, good
 from daemons import KDHTCTL, DevNode, free_port
 from terminals import in_terminal
 
+from kdht.cli.main import command as kdhtctl
+
 VALUE = random.Random(5).randbytes(3 << 20)
 
 
@@ -74,3 +76,17 @@ def test_ctrl_c_while_it_is_read_leaves_the_old_file(node: DevNode, tmp_path: Pa
         assert (getting.returncode, said.strip()) == (130, b"")
         assert out.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("command", [["dump", "keys"], ["watch", "film"]], ids=" ".join)
+def test_a_value_beyond_the_memory_names_the_command_that_takes_it(
+    node, tmp_path, monkeypatch, command
+) -> None:
+    monkeypatch.setattr("kdht.client.sync.MAX_IN_MEMORY", 1 << 20)
+    monkeypatch.setattr("kdht.client.aio.MAX_IN_MEMORY", 1 << 20)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").write_text("film\n")
+    with pytest.raises(
+        RequestError, match=r"'film' has more than .*kdhtctl get --output writes it to a file"
+    ):
+        kdhtctl.main([*command, "--node", node.listen], standalone_mode=False)

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -28,7 +29,7 @@ FULL = os.environ.get("KDHT_SETS") == "full"
 NODES = 16
 ANNOUNCERS = 1000 if FULL else 100
 WALKED = 10_000 if FULL else 1000
-CHANGES_A_SECOND = 100 if FULL else 50
+CHANGES_A_SECOND = 100
 TTL = 30
 PATIENT = 30.0
 """Seconds: the machine may have other work."""
@@ -193,7 +194,7 @@ def test_halves_have_the_union_when_they_meet_again(cluster: Cluster) -> None:
 def test_a_walk_sees_all_who_stay_while_others_come_and_go(cluster: Cluster) -> None:
     staying = [b"%06d" % number for number in range(WALKED)]
 
-    async def run() -> tuple[set[bytes], int]:
+    async def run() -> tuple[set[bytes], int, float]:
         names = names_of(cluster, *range(NODES))
         async with AsyncClient(names, timeout=PATIENT) as client, AsyncClient(names) as walker:
             await all_of(
@@ -202,27 +203,38 @@ def test_a_walk_sees_all_who_stay_while_others_come_and_go(cluster: Cluster) -> 
                     for payload in staying
                 ]
             )
-            changes = 0
+            changes, begun = 0, time.monotonic()
+            turns = asyncio.Semaphore(100)
+
+            async def change(number: int) -> None:
+                """Every second one goes, who came some time ago."""
+                nonlocal changes
+                if number % 2 == 0:
+                    await client.announce_once("walked", b"passing %d" % number, 600, soft=True)
+                elif number > 20:
+                    await client.withdraw("walked", b"passing %d" % (number - 21), 600)
+                changes += 1
+                turns.release()
 
             async def disturb() -> None:
-                nonlocal changes
-                while True:
-                    payload = b"passing %d" % changes
-                    await client.announce_once("walked", payload, 60, soft=True)
-                    if changes >= 20:
-                        await client.withdraw("walked", b"passing %d" % (changes - 20), 60)
-                    changes += 1
-                    await asyncio.sleep(1 / CHANGES_A_SECOND)
+                """So many a second, however long each takes."""
+                async with asyncio.TaskGroup() as group:
+                    for number in count():
+                        await asyncio.sleep(begun + number / CHANGES_A_SECOND - time.monotonic())
+                        await turns.acquire()
+                        group.create_task(change(number))
 
             disturbing = asyncio.ensure_future(disturb())
             found: set[bytes] = set(staying)
             for quorum in (False, True, False):
                 found &= {member.payload for member in await walker.members("walked", quorum=quorum)}
+            seconds = time.monotonic() - begun
+            assert not disturbing.done(), disturbing.result()
             disturbing.cancel()
-            return found, changes
+            return found, changes, seconds
 
-    found, changes = asyncio.run(run())
-    print(f"{changes} came meanwhile")
+    found, changes, seconds = asyncio.run(run())
+    print(f"{changes} came or went in {seconds:.1f} s, {changes / seconds:.0f} a second")
     assert found == set(staying)
     assert changes
 

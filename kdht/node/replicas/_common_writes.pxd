@@ -17,6 +17,7 @@ cdef enum:
 cdef class CommonWrite(CommonJob):
     cdef CommonWrites writes
     cdef object record, quorum, answers, handed_over
+    cdef object done            # who is told, as in `Writes.write`; None: the client of `data`
     cdef bytes key, wire
     cdef bytes data             # the request
     cdef uint8_t source_ip[16]
@@ -30,7 +31,7 @@ cdef class CommonWrite(CommonJob):
     cdef double arrived         # Unix seconds
     cdef object place           # of its first alarm, if alarms will be set (Timers)
     cdef int acks
-    cdef bint own_version, here, existed
+    cdef bint own_version, here, existed, soft
 
     cdef int waited_for(self, const uint8_t *ip, uint16_t port) noexcept
     cdef int remember(self, const Local *local) except -1
@@ -65,6 +66,8 @@ cdef class CommonWrites(CommonJobs):
 
     cdef int _add_own(self, own) except -1
     cdef bint is_own(self, const uint8_t *ip, uint16_t port) noexcept
+    cdef int _count(self) except -1
+    cdef int _begin(self, Turn turn, CommonWrite write) except -1
     cdef bint begin_at(self, Turn turn, const Local *local) except -1
     cdef object _known(self, Turn turn, CommonWrite write, uint64_t version, uint64_t nonce)
     cdef object _record(self, CommonWrite write, uint64_t version, bytes value)

@@ -1,6 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # distutils: include_dirs = include
-"""A coordinator's common write: a PUT without a condition, at its owner, refused and delayed by nobody.
+"""A coordinator's common write: one without a condition, refused and delayed by nobody.
+
+A PUT at its owner is one from its beginning (`begin`); an announcement from where the coordinator knows its
+record (`begin_record`).
 
     taken ---> the own store and all replicas have it ---> gone
       '------> a refusal, a late or a strange answer, a time-out: `Writes` goes on with it
@@ -20,7 +23,8 @@ from kdht.core._addresses cimport is_ipv4
 from kdht.core._layout cimport (
     KDHT_CERTIFIED_BIT, KDHT_FLAG_PROVEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC,
     KDHT_MAX_DATAGRAM, KDHT_MAX_VALUE, KDHT_OP_PUT, KDHT_OP_STORE, KDHT_PROOF_LEN, KDHT_PROOF_MAC_LEN,
-    KDHT_REASON_OWNER, KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_LEN, KDHT_STATUS_OK, KDHT_VERSION,
+    KDHT_REASON_OWNER, KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_SOFT, KDHT_RECORD_LEN, KDHT_STATUS_OK,
+    KDHT_VERSION,
     be64toh, htobe64, htonl, htons, kdht_header, kdht_outcome, kdht_record, ntohl,
 )
 from kdht.core._reply cimport Request
@@ -38,14 +42,14 @@ from kdht.node.replicas.calls import (
     FIRST_TIMEOUT, LEAST_TIMEOUT, MAX_CALLS, MOST_TIMEOUT, AskedReplica, ReplicaQuestion,
 )
 from kdht.node.replicas._turns import Planned
-from kdht.node.replicas.writes import SPARE, WRITE_DEADLINE, UnderWay
+from kdht.node.replicas.writes import SPARE, WRITE_DEADLINE, UnderWay, Written
 from kdht.storage import Result, StoredRecord, Write
 from kdht.storage.versions import latest_version
-from kdht.wire._shared import MAX_REPLICAS, TRY_BITS, Op
+from kdht.wire._shared import MAX_REPLICAS, TRY_BITS, Op, Status
 from kdht.wire.limits import MAX_CLOCK_ERROR, MAX_WIRE_EXPIRY
 
 cdef uint8_t HOPS = CONTROL_HOPS
-cdef object STORE = Op.STORE
+cdef object STORE = Op.STORE, DONE = Status.OK
 cdef double FIRST = FIRST_TIMEOUT, LEAST = LEAST_TIMEOUT[Op.STORE], MOST = MOST_TIMEOUT
 cdef double DEADLINE = WRITE_DEADLINE
 cdef double LAST_EXPIRY = MAX_WIRE_EXPIRY
@@ -179,15 +183,20 @@ cdef class CommonWrites(CommonJobs):
         """
         cluster = self.cluster
         self.answers = answers
-        policy, others = cluster.policy, cluster.others
+        self._count()
+        return (cluster.joined and not cluster.barred and cluster.living >= self.least
+                and answers.open_to_all())
+
+    cdef int _count(self) except -1:
+        """Know what counts now."""
+        policy, others = self.cluster.policy, self.cluster.others
         # What counts follows from these two, and they seldom change.
         if policy is not self.known_policy or others != self.known_others:
             self.known_policy, self.known_others = policy, others
             self.now_counts = self.quorum()
             self.others = policy.replicas - 1
             self.least = self.now_counts.acks - 1
-        return (cluster.joined and not cluster.barred and cluster.living >= self.least
-                and answers.open_to_all())
+        return 0
 
     def begin(self, Turn turn, request) -> bool:
         """Begin the write of an admitted request. False: it is no common one, and nothing was done."""
@@ -241,13 +250,42 @@ cdef class CommonWrites(CommonJobs):
             return True
         if not write.own_version:
             write.record = self._record(write, version, data[begin:end])
+        self._begin(turn, write)
+        return True
+
+    def begin_record(self, Turn turn, bytes key, record, done, bint soft) -> bool:
+        """Begin the write of a record that the coordinator has let in, as `Writes.write`.
+
+        False: it is no common one, and nothing was done.
+        """
+        cdef uint64_t version = item(record, 0)
+        cdef CommonWrite write
+        if item(record, 2) or version >> KDHT_CERTIFIED_BIT or len(self.jobs) >= MOST_WRITES:
+            return False
+        self._count()
+        write = CommonWrite.__new__(CommonWrite)
+        write.writes, write.quorum, write.done, write.soft = self, self.now_counts, done, soft
+        write.key, write.own_version = key, version != 0
+        if not self._choose(write):
+            return False
+        write.arrived, write.begun = turn.now, turn.steady
+        if version == 0:
+            version = self.clock.next(turn.now)
+            record = tuple.__new__(StoredRecord, (version, item(record, 1), 0, item(record, 3)))
+        write.record = record
+        self.counters["writes_soft"] += soft
+        self._begin(turn, write)
+        return True
+
+    cdef int _begin(self, Turn turn, CommonWrite write) except -1:
+        """Store it here and at the replicas."""
         self.counters["writes"] += 1
         write.place = turn.keep_places(1 + write.asked_count)
         turn.writes.append(tuple.__new__(
-            Planned, (tuple.__new__(Write, (write.key, write.record, None, False)), write)))
+            Planned, (tuple.__new__(Write, (write.key, write.record, None, write.soft)), write)))
         if write.asked_count:
             self._ask(turn, write)
-        return True
+        return 0
 
     cdef object _known(self, Turn turn, CommonWrite write, uint64_t version, uint64_t nonce):
         """What is to be said at once of a write that has its own version (`Admission.known`)."""
@@ -315,6 +353,8 @@ cdef class CommonWrites(CommonJobs):
         memcpy(header.client_ip, <const uint8_t *>own_ip, 16)
         record.version = htobe64(<uint64_t>item(write.record, 0))
         record.ttl = htonl(<uint32_t>item(write.record, 1))
+        if write.soft:
+            record.flags = htonl(KDHT_RECORD_FLAG_SOFT)
         memcpy(message + KDHT_HEADER_LEN + KDHT_RECORD_LEN, <const uint8_t *>value, len(value))
         core_seal(self.core.region, header, now)
         return message[:KDHT_HEADER_LEN + size]
@@ -385,7 +425,10 @@ cdef class CommonWrites(CommonJobs):
                 if write.own_version:
                     self.recent.confirm(write.key, write.record, turn.now, existed=write.existed)
                 self.counters["writes_ok"] += 1
-                (<PutAnswers>write.answers).confirmed(turn, write)
+                if write.done is None:
+                    (<PutAnswers>write.answers).confirmed(turn, write)
+                else:
+                    write.done(turn, tuple.__new__(Written, (DONE, item(write.record, 0), write.existed)))
             elif not write.waiting:
                 self.writes.finish_if_decided(turn, self.hand_over(turn, write))
                 return 0
@@ -413,7 +456,7 @@ cdef class CommonWrites(CommonJobs):
             key=write.key,
             record=write.record,
             quorum=write.quorum,
-            done=None if write.told else self._done_of(write),
+            done=None if write.told else write.done or self._done_of(write),
             own_version=write.own_version,
             existed=write.existed,
             here=write.here,
@@ -423,6 +466,7 @@ cdef class CommonWrites(CommonJobs):
             asked=asked,
             deadline=write.begun + DEADLINE,
             place=write.place,
+            soft=write.soft,
         ))
         return write.handed_over
 

@@ -276,7 +276,8 @@ class Coordinator:
             self.counters["writes_too_few"] += 1
             done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
         elif condition is None:
-            self._writes.write(turn, key, record, self._quorum, done, soft=soft)
+            if self.common is None or not self.common.begin_record(turn, key, record, done, soft):
+                self._writes.write(turn, key, record, self._quorum, done, soft=soft)
         else:
             if record.version >= CERTIFIED:
                 nonce = promise_nonce(record.value)

@@ -100,6 +100,7 @@ class UnderWay(NamedTuple):
     deadline: SteadyTime
     place: int
     """The place of the deadline's alarm, as in Timers."""
+    soft: bool = False
 
 
 class WriteJob:
@@ -231,7 +232,7 @@ class Writes:
 
     def go_on(self, turn: Turn, found: UnderWay) -> WriteJob:
         """Take over a write."""
-        job = WriteJob(found.key, found.record, found.quorum, found.done, is_new=True)
+        job = WriteJob(found.key, found.record, found.quorum, found.done, is_new=True, soft=found.soft)
         job.start()
         job.own_version, job.existed = found.own_version, found.existed
         job.near, job.taken, job.question = found.near, found.taken, found.question

@@ -15,6 +15,7 @@ from kdht.datapath.memory import transport
 from kdht.storage import MemoryStore
 from kdht.wire import Record
 from kdht.wire._shared import Op
+from kdht.wire.sets import NAME_LEN, pack_announcement
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -56,8 +57,10 @@ class PythonCalls:
                 self.count += 1
 
 
-def python_calls(together: int, *, plain: bool, version: int = 0) -> float:
-    """Python calls for each PUT of so many that the owner takes at once, and for their answers."""
+def python_calls(
+    together: int, *, plain: bool, version: int = 0, op: Op = Op.PUT, body: bytes = b""
+) -> float:
+    """Python calls for each PUT, or another `op` with a body, of so many that the owner takes at once, and for their answers."""
     cluster = Cluster(3, plain=plain)
     owner = cluster.members[0]
     names = [name for name in map(str, range(2000)) if cluster.replicas(name)[0] is owner][:together]
@@ -69,7 +72,7 @@ def python_calls(together: int, *, plain: bool, version: int = 0) -> float:
 
     owner.transport.pause()
     for name in names:
-        cluster.send(Op.PUT, name, Record(version=version, value=b"value").pack())
+        cluster.send(op, name, body or Record(version=version, value=b"value").pack())
     cluster.network.run(cluster.network.now + 0.02)
     take()
     owner.transport.pause()
@@ -85,3 +88,34 @@ def test_a_common_put_costs_its_coordinator_few_python_calls(versioned):
     plain, common = (python_calls(32, plain=way, version=version) for way in (True, False))
     assert common <= 5, "2.1 when this was written, 110 and 114 in plain Python"
     assert common < plain / 4
+
+
+class Announcing(Schedule):
+    """Announcements, soft and hard, come and go among the other requests."""
+
+    def request(self) -> None:
+        if self.draw.random() < 0.4:
+            super().request()
+            return
+        now = int(self.network.now * 1e6)
+        version = self.draw.choice((0, 0, now + self.draw.randint(-5, 5), 7, 2**63))
+        name, ttl = bytes([self.draw.randint(0, 2)]) * NAME_LEN, self.draw.choice((1, 30, 3600))
+        if self.draw.random() < 0.2:
+            self.send(Op.WITHDRAW, pack_announcement(name, ttl, version=version))
+            return
+        soft, renewal = self.draw.random() < 0.6, self.draw.random() < 0.2
+        self.send(Op.ANNOUNCE, pack_announcement(name, ttl, b"here", version, soft=soft, renewal=renewal))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_announcements_are_the_same_with_and_without_the_common_writes(seed, monkeypatch):
+    monkeypatch.setattr(transport, "TICK", 1e-6)
+    _, common = play_both(Announcing, seed)
+    assert all(len(member.coordinator.common) == 0 for member in common.cluster.members)
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_an_announcement_costs_its_coordinator_fewer_python_calls(soft):
+    body = pack_announcement(bytes(NAME_LEN), 30, b"here", soft=soft)
+    plain, common = (python_calls(32, plain=way, op=Op.ANNOUNCE, body=body) for way in (True, False))
+    assert common < plain / 2, (plain, common)
