@@ -14,6 +14,7 @@ from daemons import KDHTCTL, DevNode, free_port
 from terminals import in_terminal
 
 from kdht.cli.main import command as kdhtctl
+from kdht.errors import RequestError
 
 VALUE = random.Random(5).randbytes(3 << 20)
 

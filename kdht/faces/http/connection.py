@@ -234,7 +234,7 @@ class Connection:
 
     def _head_of(self, answer: Answer) -> bytes | None:
         headers, reason = self._headers_of(answer), HTTPStatus(answer.status).phrase
-        return self._h11.send(h11.Response(status_code=answer.status, reason=reason, headers=headers))
+        return self._h11.send(h11.Response(status_code=answer.status, reason=reason, headers=list(headers)))
 
     def _data(self, body: bytes) -> bytes | None:
         return self._h11.send(h11.Data(data=body)) if body else None
