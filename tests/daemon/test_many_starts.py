@@ -1,13 +1,16 @@
 """A number of replicas that is raised node by node, and whole clusters that start in another order or at other addresses."""
 
+import itertools
 import re
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from kdht import Client
-from kdht.errors import NoDaemon
+from kdht.errors import NoDaemon, NotFound, RequestError, RequestTimeout, Unconfirmed
 from kdht.lab.cluster import Cluster, LabNode, places_on_loopback
 from kdht.lab.wait import wait_until
 
@@ -38,6 +41,51 @@ def test_each_node_is_ready_when_replicas_go_from_3_to_5_one_by_one(tmp_path: Pa
         assert all(node.status()["repair"]["replicas"] == 5 for node in cluster.nodes)
         with Client([str(node.address) for node in cluster.nodes]) as client:
             assert all(client.get(key, quorum=True) == b"x" * 100 for key in KEYS)
+
+
+@pytest.mark.parametrize(("before", "after", "nodes"), [(2, 3, 4), (3, 5, 6)])
+def test_replicas_are_raised_under_traffic_without_a_wrong_word(
+    tmp_path: Path, before: int, after: int, nodes: int
+) -> None:
+    """No value is missing for a moment, and no increment of a counter is lost."""
+    settings = {"replication": {"replicas": before}}
+    with Cluster(places_on_loopback(nodes), tmp_path, datapath="socket", settings=settings) as cluster:
+        fill(cluster)
+        ended, counts = threading.Event(), Counter[str]()
+        traffic = threading.Thread(target=count_on, args=(cluster, ended, counts), daemon=True)
+        traffic.start()
+        for node in cluster.nodes:
+            assert node.stop() == 0
+            node.config.write_text(
+                node.config.read_text().replace(f"replicas = {before}", f"replicas = {after}")
+            )
+            node.start()
+            wait_until(lambda node=node: node.ready(nodes - 1), f"{node.name} to be ready", 60)
+        ended.set()
+        traffic.join()
+        with Client([str(node.address) for node in cluster.nodes]) as client:
+            assert all(client.get(key, quorum=True) == b"x" * 100 for key in KEYS)
+            stands = int(client.get("counter", quorum=True))
+        assert counts["missing"] == 0
+        assert 0 < counts["added"] <= stands <= counts["added"] + counts["in doubt"]
+
+
+def count_on(cluster: Cluster, ended: threading.Event, counts: Counter[str]) -> None:
+    """Increments of one counter, and reads of values that stand, until the end."""
+    with Client([str(node.address) for node in cluster.nodes]) as client:
+        client.put("counter", b"0")
+        for number in itertools.takewhile(lambda _: not ended.is_set(), itertools.count()):
+            try:
+                client.get(KEYS[number % len(KEYS)], quorum=number % 2 == 0)
+                record = client.get_record("counter", quorum=True)
+                client.put("counter", b"%d" % (int(record.value) + 1), if_version=record.version)
+                counts["added"] += 1
+            except NotFound:
+                counts["missing"] += 1
+            except (Unconfirmed, RequestTimeout):
+                counts["in doubt"] += 1
+            except RequestError:
+                counts["refused"] += 1
 
 
 @pytest.mark.parametrize("how", ["in reverse order", "at rotated addresses"])
