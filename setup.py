@@ -28,6 +28,7 @@ NAMES = [
     "kdht.core._reply",
     "kdht._routing",
     "kdht.datapath.socket._udp",
+    "kdht.datapath.socket._outbox",
     "kdht.storage._hot",
     "kdht.storage._cache",
     "kdht.storage._members_cache",

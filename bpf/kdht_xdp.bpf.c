@@ -87,6 +87,15 @@ static __always_inline int kdht_must_pass_up(const struct kdht_frame *f)
 	return f->generic && kdht_is_partial(f);
 }
 
+/*
+ * Whether the packet may be a bundle: messages that a node on this host sent as one (UDP_SEGMENT). In generic mode
+ * nothing has cut it apart before the program, and its checksum is still left to a device. The socket cuts it apart.
+ */
+static __always_inline int kdht_may_be_bundle(int reason)
+{
+	return reason == KDHT_REASON_TOO_LONG || reason == KDHT_REASON_BAD_LENGTH;
+}
+
 /* Set up what each program needs. Not 0: nothing is published yet. */
 static __always_inline int kdht_prepare(const struct kdht_xdp_state *state, struct kdht_scratch *s)
 {
@@ -124,7 +133,7 @@ int kdht_xdp_whole(struct xdp_md *ctx)
 	reason = kdht_prepare(state, s) ? KDHT_REASON_NOT_READY : kdht_treat(ctx, state, s);
 	if (s->may_be_hot && kdht_is_hot_frame(&s->frame) && !kdht_must_pass_up(&s->frame))
 		return kdht_try_hot(ctx);
-	if (kdht_goes_on(reason) && kdht_must_pass_up(&s->frame))
+	if ((kdht_goes_on(reason) || kdht_may_be_bundle(reason)) && kdht_must_pass_up(&s->frame))
 		reason = KDHT_REASON_PARTIAL;
 	if (!kdht_goes_on(reason))
 		return kdht_action(settings, kdht_count(reason));

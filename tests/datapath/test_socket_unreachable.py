@@ -37,8 +37,11 @@ def test_an_unread_socket_error_fails_no_other_send(start, client):
     _, transport, _ = lonely(start, receiver=block)
     client.send(request(), transport.addresses[0])
     assert entered.wait(PATIENCE)
-    lost, good = Outgoing(b"x", closed_port("127.0.0.62")), Outgoing(b"y", client.address)
-    for batch in ([lost], [good], [lost, good] * 20, [lost], [good]):
+    closed, good = closed_port("127.0.0.62"), Outgoing(b"y", client.address)
+    # Each is longer than the one before, so that none is bundled with another: this host has one error for a bundle.
+    lost = [Outgoing(b"x" * (number + 1), closed) for number in range(22)]
+    among = [each for one in lost[1:21] for each in (one, good)]
+    for batch in ([lost[0]], [good], among, [lost[21]], [good]):
         assert transport.send(batch) == len(batch)
     assert [client.receive()[0] for _ in range(22)] == [b"y"] * 22
     leave.set()

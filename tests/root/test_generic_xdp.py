@@ -43,6 +43,8 @@ pytestmark = pytest.mark.root
 HOST = {4: "10.46.0.%d", 6: "fd46::%d"}
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 REQUESTS = 20
+SOL_UDP, UDP_SEGMENT = 17, 103
+BUNDLE = 5
 VALUE = b"a hot value"
 
 
@@ -126,6 +128,24 @@ def test_requests_arrive_with_right_checksums(lab: Lab, path: EbpfDatapath, mode
         for _ in range(REQUESTS):
             assert forwarded()
         assert path.counters()[counted] == before[counted] + REQUESTS
+
+
+@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+def test_a_bundle_of_messages_is_cut_apart(lab: Lab, path: EbpfDatapath, version: int) -> None:
+    """A node on this host sends messages as one packet that a device cuts (UDP_SEGMENT). A veth does not in generic mode."""
+    path._publisher.set_bucket(0, [Contact(IDS[1], *Address.of(HOST[version] % 2, PORT))])
+    with (
+        udp(lab.hosts["n2"], HOST[version] % 2, PORT) as hop,
+        udp(lab.hosts["client"], HOST[version] % 9) as asking,
+    ):
+        parts = [request() for _ in range(BUNDLE)]
+        asking.setsockopt(SOL_UDP, UDP_SEGMENT, len(parts[0]))
+
+        def arrive() -> set[int]:
+            asking.sendto(b"".join(parts), (HOST[version] % 1, PORT))
+            return {parse(hop.recvfrom(2048)[0]).request_id for _ in parts}
+
+        assert arrive() == {parse(part).request_id for part in parts}
 
 
 def test_a_whole_checksum_goes_on_in_the_kernel(lab: Lab, path: EbpfDatapath, mode: str) -> None:

@@ -43,14 +43,15 @@ from kdht.storage._hot cimport HotTable
 from kdht.datapath.socket._backlog cimport Backlog, Local
 from kdht.datapath.socket._datagrams cimport make_address, make_datagram
 from kdht.datapath.socket._direct cimport Direct
+from kdht.datapath.socket._outbox cimport Outbox, flush, flush_bundled, open_outbox, put
 from kdht.datapath.socket._rates cimport (
     KDHT_RATE_SECOND, SenderRates, kdht_allowance, kdht_rate_kind_of, kdht_rate_take,
 )
 from kdht.datapath.socket._seen cimport Replays
 from kdht.datapath.socket._udp cimport (
-    AF_INET, BATCH, CLOCK_BOOTTIME, CLOCK_REALTIME_COARSE, Inbox, Name, Outbox, POLLERR,
-    POLLIN, POLLNVAL, SOL_SOCKET, SO_ERROR, Tally, clock_gettime, count_error, family_of, flush, getsockopt,
-    htons, is_none, mmsghdr, named_errors, ntohs, open_inbox, poll, pollfd, put, read_destination,
+    AF_INET, BATCH, CLOCK_BOOTTIME, CLOCK_REALTIME_COARSE, Inbox, Name, POLLERR,
+    POLLIN, POLLNVAL, SOL_SOCKET, SO_ERROR, Tally, clock_gettime, count_error, family_of, getsockopt,
+    htons, is_none, mmsghdr, named_errors, ntohs, open_inbox, poll, pollfd, read_destination,
     read_name, read_stamp, read_unreachable, receive, timespec,
 )
 from kdht.wire._named cimport item
@@ -226,6 +227,8 @@ cdef class Engine:
             endpoint.family == AF_INET or is_none(endpoint.ip))
         self.polled[index].fd = fd
         self.polled[index].events = POLLIN
+        open_outbox(&self.forwards[index], fd)
+        open_outbox(&self.answers[index], fd)
 
     def run(self, receiver, on_unreachable, on_away, reader=None, on_time=None, may_read=None,
             Direct direct=None) -> None:
@@ -316,7 +319,7 @@ cdef class Engine:
                 for i in range(start, min(start + BATCH, len(batch))):
                     self._stage(batch[i], held, boxes, tally)
                 with nogil:
-                    self._flush(boxes, tally)
+                    self._flush_bundled(boxes, tally)
         finally:
             for i in range(self.count):
                 boxes[i].count = 0
@@ -658,6 +661,15 @@ cdef class Engine:
         for i in range(self.count):
             if boxes[i].count:
                 flush(self.endpoints[i].fd, &boxes[i], tally)
+
+    cdef void _flush_bundled(self, Outbox *boxes, Tally *tally) noexcept nogil:
+        """For the node's own messages. What is sent on for others is not bundled: a closed port on this host
+        is told for the first datagram of a bundle alone, and so only one client would hear of it.
+        """
+        cdef int i
+        for i in range(self.count):
+            if boxes[i].count:
+                flush_bundled(self.endpoints[i].fd, &boxes[i], tally)
 
     cdef int _stage(self, outgoing, list held, Outbox *boxes, Tally *tally) except -1:
         """Post one Outgoing."""

@@ -139,12 +139,6 @@ cdef struct Inbox:
     Slot slots[BATCH]
     uint8_t data[BATCH][ROOM]
 
-# Datagrams that leave by one endpoint; they point to data that somebody else holds.
-cdef struct Outbox:
-    unsigned int count
-    mmsghdr headers[BATCH]
-    Slot slots[BATCH]
-
 # What one thread counts; it is the only writer.
 cdef struct Tally:
     uint64_t received
@@ -163,9 +157,6 @@ cdef double read_stamp(msghdr *header) noexcept nogil
 cdef bint read_destination(msghdr *header, int family, uint8_t *ip) noexcept nogil
 cdef void open_inbox(Inbox *inbox) noexcept nogil
 cdef int receive(int fd, Inbox *inbox, Tally *tally) noexcept nogil
-cdef void put(Outbox *box, uint8_t *data, size_t length, const uint8_t *source_ip,
-              const uint8_t *target_ip, uint16_t target_port) noexcept nogil
-cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil
 cdef bint read_unreachable(int fd, Name *name, uint8_t *data, uint32_t *length, bint *more) noexcept nogil
 cdef void count_error(uint64_t *errors, int error, uint64_t times) noexcept nogil
 cdef dict named_errors(const uint64_t *a, const uint64_t *b)

@@ -1,17 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # distutils: include_dirs = include
-"""Batches of datagrams on UDP sockets, each with both of its addresses; no GIL.
+"""Batches of datagrams from UDP sockets, each with both of its addresses; no GIL. _outbox.pyx sends them.
 
 Contract: addresses are 16 bytes, IPv6 or IPv4-mapped; ports are in network order. The destination of every
-datagram is read (IP_PKTINFO, and RFC 3542 for IPv6), and every datagram can be given a source address: so an
-answer leaves from the address that was asked. ICMP errors come from the socket's error queue and name the
-target that cannot be reached. Only the functions for Python raise; other failures are counted in a Tally.
+datagram is read (IP_PKTINFO, and RFC 3542 for IPv6), so that an answer can leave from there. ICMP errors come
+from the socket's error queue and name the target that cannot be reached. Only the functions for Python raise;
+other failures are counted in a Tally.
 """
 
 import os
 from errno import errorcode
 
-from libc.errno cimport EAGAIN, EBADF, EINTR, EINVAL, ENOBUFS, EPERM, errno
+from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -37,20 +37,6 @@ cdef void read_name(const Name *name, uint8_t *ip, uint16_t *port) noexcept nogi
     else:
         memcpy(ip, &name.v6.sin6_addr, 16)
         port[0] = name.v6.sin6_port
-
-
-cdef inline uint32_t write_name(Name *name, const uint8_t *ip, uint16_t port) noexcept nogil:
-    """The socket address of `ip`, and its length."""
-    memset(name, 0, sizeof(Name))
-    if family_of(ip) == AF_INET:
-        name.v4.sin_family = AF_INET
-        name.v4.sin_port = port
-        memcpy(&name.v4.sin_addr, ip + 12, 4)
-        return sizeof(sockaddr_in)
-    name.v6.sin6_family = AF_INET6
-    name.v6.sin6_port = port
-    memcpy(&name.v6.sin6_addr, ip, 16)
-    return sizeof(sockaddr_in6)
 
 
 cdef inline cmsghdr *find_control(msghdr *header, int level, int kind) noexcept nogil:
@@ -91,25 +77,7 @@ cdef double read_stamp(msghdr *header) noexcept nogil:
     return <double>stamp.tv_sec + 1e-9 * <double>stamp.tv_nsec
 
 
-cdef void write_source(msghdr *header, uint8_t *control, const uint8_t *ip) noexcept nogil:
-    """Make the datagram leave from `ip`."""
-    cdef cmsghdr *cmsg
-    cdef bint v4 = family_of(ip) == AF_INET
-    cdef size_t size = sizeof(in_pktinfo) if v4 else sizeof(in6_pktinfo)
-    header.msg_control = control
-    header.msg_controllen = CMSG_SPACE(size)
-    memset(control, 0, header.msg_controllen)
-    cmsg = CMSG_FIRSTHDR(header)
-    cmsg.cmsg_len = CMSG_LEN(size)
-    cmsg.cmsg_level = IPPROTO_IP if v4 else IPPROTO_IPV6
-    cmsg.cmsg_type = IP_PKTINFO if v4 else IPV6_PKTINFO
-    if v4:
-        memcpy(&(<in_pktinfo *>CMSG_DATA(cmsg)).ipi_spec_dst, ip + 12, 4)
-    else:
-        memcpy(CMSG_DATA(cmsg), ip, 16)
-
-
-# --- Receiving and sending batches ------------------------------------------------------
+# --- Receiving batches ----------------------------------------------------------------
 
 cdef void count_error(uint64_t *errors, int error, uint64_t times) noexcept nogil:
     errors[error if 0 < error < ERRNOS else 0] += times
@@ -146,64 +114,6 @@ cdef int receive(int fd, Inbox *inbox, Tally *tally) noexcept nogil:
         count_error(tally.receive_errors, errno, 1)
     # Every other error is one of a datagram, or passes: the loop goes on.
     return -1 if errno == EBADF else 0
-
-
-cdef void put(Outbox *box, uint8_t *data, size_t length, const uint8_t *source_ip,
-              const uint8_t *target_ip, uint16_t target_port) noexcept nogil:
-    """Add a datagram. `source_ip` NULL: the socket and the kernel choose the source."""
-    cdef msghdr *header = &box.headers[box.count].msg_hdr
-    cdef Slot *slot = &box.slots[box.count]
-    box.count += 1
-    slot.vector.iov_base = data
-    slot.vector.iov_len = length
-    header.msg_iov = &slot.vector
-    header.msg_iovlen = 1
-    header.msg_name = &slot.name
-    header.msg_namelen = write_name(&slot.name, target_ip, target_port)
-    header.msg_control = NULL
-    header.msg_controllen = 0
-    if source_ip is not NULL:
-        write_source(header, slot.control, source_ip)
-
-
-cdef bint becomes_writable(int fd) noexcept nogil:
-    cdef pollfd polled
-    polled.fd = fd
-    polled.events = POLLOUT
-    return poll(&polled, 1, WRITE_WAIT_MS) > 0
-
-
-cdef inline bint is_its_own(int error) noexcept nogil:
-    """Whether an error surely concerns this datagram. Others may be the ICMP error of an earlier one."""
-    return error == ENOBUFS or error == EPERM or error == EINVAL
-
-
-cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil:
-    """Send all datagrams of the outbox. Those that cannot be sent are counted and dropped.
-
-    A full send buffer may block this for WRITE_WAIT_MS. If it stays full, the rest of the batch is dropped.
-    """
-    cdef unsigned int at = 0
-    cdef int sent, error, tries = 0
-    while at < box.count:
-        sent = sendmmsg(fd, &box.headers[at], box.count - at, MSG_DONTWAIT)
-        if sent > 0:
-            tally.sent += sent
-            at += sent
-            tries = 0
-            continue
-        error = errno
-        if error == EAGAIN and not becomes_writable(fd):
-            count_error(tally.send_errors, EAGAIN, box.count - at)
-            break
-        # The kernel reports an ICMP error at the next send, whatever that sends. So the same datagram is
-        # tried again.
-        tries += 1
-        if tries == SEND_TRIES or is_its_own(error):
-            count_error(tally.send_errors, error, 1)
-            at += 1
-            tries = 0
-    box.count = 0
 
 
 cdef bint read_unreachable(int fd, Name *name, uint8_t *data, uint32_t *length, bint *more) noexcept nogil:
