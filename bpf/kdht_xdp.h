@@ -5,9 +5,9 @@
 #ifndef KDHT_XDP_H
 #define KDHT_XDP_H
 
+#include "kdht_nearest.h"
 #include "kdht_rate.h"
 #include "kdht_shared.h"
-#include "nearest.h"
 
 #define KDHT_XDP_LAYOUT 7 /* of all maps. With another number the maps of an older program are not used again */
 #define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */

@@ -34,7 +34,7 @@ struct {
 	__uint(max_entries, KDHT_ID_BITS);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
-	__type(value, struct kdht_xdp_cell);
+	__type(value, struct kdht_bucket_cell);
 } kdht_buckets SEC(".maps");
 
 /* Addresses by prefix, and what they may do: KDHT_MAY_READ and KDHT_MAY_WRITE. Replaced as a whole, too. */

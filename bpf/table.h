@@ -108,7 +108,7 @@ enum kdht_looked {
 };
 
 /* The contact with walk->skip nearer ones in the bucket; KDHT_ROOM if there is none, or the socket has to search. */
-static __always_inline __u32 kdht_pick(struct kdht_xdp_bucket *made, struct kdht_walk *walk, __u32 index)
+static __always_inline __u32 kdht_pick(struct kdht_near_bucket *made, struct kdht_walk *walk, __u32 index)
 {
 	struct kdht_bucket *bucket = &made->bucket;
 	__u32 count = bucket->count, at;
@@ -130,8 +130,8 @@ static __always_inline __u32 kdht_pick(struct kdht_xdp_bucket *made, struct kdht
 /* Look into one bucket once. Global functions: the verifier checks each once. */
 __noinline int kdht_look_once(__u32 index, struct kdht_walk *walk)
 {
-	struct kdht_xdp_bucket *made;
-	struct kdht_xdp_cell *cell;
+	struct kdht_near_bucket *made;
+	struct kdht_bucket_cell *cell;
 	__u32 begun, count, at;
 
 	if (!walk)
@@ -221,8 +221,8 @@ static __always_inline int kdht_quick_hop(const struct kdht_config *config, cons
 	__u64 key = kdht_id_word(header->key, 0);
 	__u64 closer = (kdht_id_word(config->self_id, 0) ^ key) & config->occupancy[0];
 	__u32 index = kdht_first_bits[closer >> 56], begun, at;
-	const struct kdht_xdp_bucket *made;
-	struct kdht_xdp_cell *cell;
+	const struct kdht_near_bucket *made;
+	struct kdht_bucket_cell *cell;
 
 	if (header->attempt || index > 7)
 		return 0;

@@ -10,10 +10,11 @@
 #ifndef KDHT_REGION_H
 #define KDHT_REGION_H
 
+#include "kdht_nearest.h"
 #include "kdht_seqlock.h"
 #include "kdht_shared.h"
 
-#define KDHT_REGION_MAGIC 0x4b444854524e0003ull /* layout version in the low bits */
+#define KDHT_REGION_MAGIC 0x4b444854524e0004ull /* layout version in the low bits */
 #define KDHT_LANES 32
 #define KDHT_STRANGERS 8
 

@@ -296,13 +296,6 @@ struct kdht_bucket {
 	struct kdht_contact contacts[KDHT_ROOM];
 } __attribute__((aligned(8)));
 
-/* A bucket as published: the low bit of the sequence names the current copy (kdht_seqlock.h). */
-struct kdht_bucket_cell {
-	__u32 sequence;
-	__u32 pad;
-	struct kdht_bucket copies[2];
-};
-
 #define KDHT_READ_TRIES 8 /* a reader gives up after it lost so many races with the writer */
 
 struct kdht_sip_key {

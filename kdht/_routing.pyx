@@ -40,9 +40,6 @@ from kdht.wire import Address, Contact
 
 LANES = KDHT_LANES
 
-cdef enum:
-    HOPS_END = 8  # at the next hop, only `hops` changes: the last of the header's first 8 bytes
-
 cdef inline const kdht_config *_config(kdht_region *region, uint32_t lane_index) noexcept nogil:
     """The lane's own copy of the configuration, copied again after each publication.
 
@@ -172,7 +169,7 @@ cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *data, u
         _note_stranger(&region.lanes[lane], &plan)
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
         # Around `apply_plan`, because the checksum needs the old bytes and the new ones.
-        packet_open(&packet, HOPS_END if reason == KDHT_REASON_NEXT_HOP else KDHT_HEADER_LEN)
+        packet_open(&packet, 0 if reason == KDHT_REASON_NEXT_HOP else KDHT_HEADER_LEN)
         apply_plan(<kdht_header *>packet.message, &plan, out)
         packet_close(&packet, out)
     return verdict
@@ -537,7 +534,7 @@ cdef kdht_bucket _read_bucket(const kdht_region *region, int index) except *:
     cell = &region.buckets[index]
     while True:
         begun = kdht_seq_begin(&cell.sequence)
-        bucket = cell.copies[begun & 1]
+        bucket = cell.copies[begun & 1].bucket
         if kdht_seq_same(&cell.sequence, begun):
             return bucket
 

@@ -13,12 +13,14 @@ from libc.string cimport memcpy
 from kdht.core._layout cimport (
     KDHT_ID_LEN, KDHT_READ_TRIES, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NEXT_HOP,
     KDHT_REASON_NOT_READY, KDHT_REASON_OWNER, KDHT_ROOM, be64toh, clzll, htons, kdht_bucket,
-    kdht_bucket_cell, kdht_config, kdht_contact, kdht_region, kdht_seq_begin, kdht_seq_fence, kdht_seq_same,
-    kdht_seq_step, ntohl,
+    kdht_bucket_cell, kdht_config, kdht_contact, kdht_fill_nearest, kdht_near_bucket, kdht_next_bits,
+    kdht_region, kdht_seq_begin, kdht_seq_fence, kdht_seq_same, kdht_seq_step, ntohl,
 )
 
 cdef extern from *:
     int ctzll "__builtin_ctzll"(unsigned long long value) noexcept nogil
+
+ctypedef unsigned long long word_t  # 64 bits of an ID, the type of the shared headers
 
 
 cdef inline uint64_t _word(const uint8_t *id, int i) noexcept nogil:
@@ -33,7 +35,7 @@ cdef inline uint64_t _word(const uint8_t *id, int i) noexcept nogil:
     return <uint64_t>ntohl(half) << 32
 
 
-cdef inline int _compare(const uint8_t *a, const uint8_t *b, const uint64_t *key) noexcept nogil:
+cdef inline int _compare(const uint8_t *a, const uint8_t *b, const word_t *key) noexcept nogil:
     """Negative if `a` is nearer to the key than `b`, positive if it is farther, 0 if they are the same."""
     cdef int i
     cdef uint64_t da, db
@@ -45,12 +47,18 @@ cdef inline int _compare(const uint8_t *a, const uint8_t *b, const uint64_t *key
     return 0
 
 
-cdef uint32_t _nearest(const kdht_bucket *bucket, uint32_t count, const uint64_t *key) noexcept nogil:
-    """The index of the bucket's contact nearest to the key."""
-    cdef uint32_t best = 0, i
-    cdef uint64_t top, best_top = _word(bucket.contacts[0].id, 0) ^ key[0]
+cdef uint32_t _nearest(const kdht_bucket *bucket, uint32_t count, const word_t *key,
+                       uint64_t taken) noexcept nogil:
+    """The index of the bucket's contact nearest to the key, without those whose bits are set in `taken`.
+
+    At least one is not taken.
+    """
+    cdef uint32_t best = <uint32_t>ctzll(~taken), i
+    cdef uint64_t top, best_top = _word(bucket.contacts[best].id, 0) ^ key[0]
     cdef bint nearer
-    for i in range(1, count):
+    for i in range(best + 1, count):
+        if taken >> i & 1:
+            continue
         top = _word(bucket.contacts[i].id, 0) ^ key[0]
         nearer = top < best_top
         # Nearly always the first 64 bits decide.
@@ -62,42 +70,47 @@ cdef uint32_t _nearest(const kdht_bucket *bucket, uint32_t count, const uint64_t
     return best
 
 
-cdef uint32_t _ranked(const kdht_bucket *bucket, uint32_t count, const uint64_t *key,
+cdef uint32_t _ranked(const kdht_bucket *bucket, uint32_t count, const word_t *key,
                       uint32_t rank) noexcept nogil:
-    """The index of the contact with `rank` others nearer to the key; rank is below count.
-
-    While the writer changes the bucket there may be no such contact. Any index will do then: the reader sees
-    the sequence move and reads again.
-    """
-    cdef uint32_t i, j, nearer
-    for i in range(count):
-        nearer = 0
-        for j in range(count):
-            if _compare(bucket.contacts[j].id, bucket.contacts[i].id, key) < 0:
-                nearer += 1
-        if nearer == rank:
-            return i
-    return 0
+    """The index of the contact with `rank` others nearer to the key; rank is below count."""
+    cdef uint64_t taken = 0
+    cdef uint32_t _i
+    # A retry asks for one of the first: a few searches cost less than an order of all.
+    for _i in range(rank):
+        taken |= <uint64_t>1 << _nearest(bucket, count, key, taken)
+    return _nearest(bucket, count, key, taken)
 
 
-cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip,
+cdef inline uint32_t _place(const kdht_near_bucket *made, uint32_t count, uint32_t index, const word_t *key,
+                            uint32_t skip) noexcept nogil:
+    """Where the contact with `skip` nearer ones is; skip is below count. `index` is the bucket's."""
+    cdef uint32_t at
+    if skip:
+        return _ranked(&made.bucket, count, key, skip)
+    at = made.nearest[kdht_next_bits(key, index)]
+    # Not in the table if the key's 8 bits do not decide, nor while the writer is in.
+    return at if at < count else _nearest(&made.bucket, count, key, 0)
+
+
+cdef int _pick(const kdht_region *region, uint32_t index, const word_t *key, uint32_t *skip,
                kdht_contact *found) noexcept nogil:
     """1 and the contact with `skip` nearer ones in this bucket. 0, and `skip` lowered, if it has too few
     contacts. -1 if the writer won KDHT_READ_TRIES races."""
+    cdef const kdht_bucket_cell *cell = &region.buckets[index]
     cdef uint32_t begun, count
-    cdef const kdht_bucket *bucket
+    cdef const kdht_near_bucket *made
     cdef int _try
     for _try in range(KDHT_READ_TRIES):
         begun = kdht_seq_begin(&cell.sequence)
-        bucket = &cell.copies[begun & 1]
+        made = &cell.copies[begun & 1]
         # Once: a second read could give another number, after the check.
-        count = bucket.count
+        count = made.bucket.count
         # Half written: a reader must never walk past the end.
         if count > KDHT_ROOM:
             continue
         if skip[0] < count:
-            memcpy(found, &bucket.contacts[_nearest(bucket, count, key) if skip[0] == 0
-                                           else _ranked(bucket, count, key, skip[0])], sizeof(kdht_contact))
+            memcpy(found, &made.bucket.contacts[_place(made, count, index, key, skip[0])],
+                   sizeof(kdht_contact))
         if not kdht_seq_same(&cell.sequence, begun):
             continue
         if skip[0] < count:
@@ -116,18 +129,17 @@ cdef int find_next_hop(const kdht_region *region, const kdht_config *config, con
     Taken bucket by bucket, ascending, they are in order of distance (Maymounkov and Mazieres, "Kademlia",
     2002, section 2).
     """
-    cdef uint64_t key[3]
+    cdef word_t key[4]  # a zero word behind it, for kdht_next_bits
     cdef uint64_t closer
     cdef uint32_t skip = attempt
     cdef int word, bit, picked
-    for word in range(3):
-        key[word] = _word(key_id, word)
+    key[0], key[1], key[2], key[3] = _word(key_id, 0), _word(key_id, 1), _word(key_id, 2), 0
     for word in range(3):
         closer = (_word(config.self_id, word) ^ key[word]) & config.occupancy[word]
         while closer:
             bit = clzll(closer)
             closer &= ~(<uint64_t>1 << (63 - bit))
-            picked = _pick(&region.buckets[64 * word + bit], key, &skip, found)
+            picked = _pick(region, 64 * word + bit, key, &skip, found)
             if picked > 0:
                 return KDHT_REASON_NEXT_HOP
             # A datapath must not wait for the writer. The socket treats the message.
@@ -143,7 +155,7 @@ cdef int find_closest(const kdht_region *region, const kdht_config *config, cons
     First the buckets whose bit of self XOR key is set, ascending, then those whose bit is clear,
     descending: each bucket's contacts are nearer than all of the next.
     """
-    cdef uint64_t key[3]
+    cdef word_t key[3]
     cdef uint64_t closer[3]
     cdef uint64_t bits
     cdef int count = 0, index, word
@@ -182,17 +194,18 @@ cdef int count_closer(const kdht_region *region, const kdht_config *config,
 
 cdef int _size(const kdht_bucket_cell *cell) noexcept nogil:
     """The number of contacts in a bucket."""
-    return <int>min(cell.copies[kdht_seq_begin(&cell.sequence) & 1].count, <uint32_t>KDHT_ROOM)
+    return <int>min(cell.copies[kdht_seq_begin(&cell.sequence) & 1].bucket.count, <uint32_t>KDHT_ROOM)
 
 
-cdef int _sorted(const kdht_region *region, const kdht_config *config, int index, const uint64_t *key,
+cdef int _sorted(const kdht_region *region, const kdht_config *config, int index, const word_t *key,
                  int wanted, kdht_contact *found) noexcept nogil:
     """Write up to `wanted` contacts of one bucket, nearest to the key first. Gives how many.
 
     0 if the writer keeps changing the bucket.
     """
     cdef kdht_bucket bucket
-    cdef uint32_t i
+    cdef uint64_t taken = 0
+    cdef uint32_t i, at
     if not config.occupancy[index >> 6] >> (63 - (index & 63)) & 1:
         return 0
     if not _copy(&region.buckets[index], &bucket):
@@ -200,7 +213,9 @@ cdef int _sorted(const kdht_region *region, const kdht_config *config, int index
     for i in range(bucket.count):
         if <int>i >= wanted:
             return wanted
-        memcpy(found + i, &bucket.contacts[_ranked(&bucket, bucket.count, key, i)], sizeof(kdht_contact))
+        at = _nearest(&bucket, bucket.count, key, taken)
+        taken |= <uint64_t>1 << at
+        memcpy(found + i, &bucket.contacts[at], sizeof(kdht_contact))
     return <int>bucket.count
 
 
@@ -210,7 +225,7 @@ cdef bint _copy(const kdht_bucket_cell *cell, kdht_bucket *bucket) noexcept nogi
     cdef int _try
     for _try in range(KDHT_READ_TRIES):
         begun = kdht_seq_begin(&cell.sequence)
-        bucket[0] = cell.copies[begun & 1]
+        bucket[0] = cell.copies[begun & 1].bucket
         if kdht_seq_same(&cell.sequence, begun):
             return bucket.count <= KDHT_ROOM
     return False
@@ -223,10 +238,11 @@ cdef int write_bucket(kdht_region *region, int index, contacts) except -1:
     leaves one whole copy. The caller has checked the contacts and is the only writer.
     """
     cdef kdht_bucket_cell *cell = &region.buckets[index]
-    cdef kdht_bucket *bucket = &cell.copies[~cell.sequence & 1]
+    cdef kdht_near_bucket *made = &cell.copies[~cell.sequence & 1]
+    cdef kdht_bucket *bucket = &made.bucket
     cdef int i
     # Nothing to publish, and readers are not disturbed.
-    if not contacts and cell.copies[cell.sequence & 1].count == 0:
+    if not contacts and cell.copies[cell.sequence & 1].bucket.count == 0:
         return 0
     kdht_seq_fence()
     for i, contact in enumerate(contacts):
@@ -234,5 +250,6 @@ cdef int write_bucket(kdht_region *region, int index, contacts) except -1:
         memcpy(bucket.contacts[i].ip, <const uint8_t *><bytes>contact.ip, 16)
         bucket.contacts[i].port = htons(contact.port)
     bucket.count = <uint32_t>len(contacts)
+    kdht_fill_nearest(made, index)
     kdht_seq_step(&cell.sequence)
     return 0

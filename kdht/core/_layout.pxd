@@ -237,15 +237,25 @@ cdef extern from "kdht_shared.h" nogil:
         uint8_t target_ip[16]
         uint8_t next_id[20]
 
+cdef extern from "kdht_nearest.h" nogil:
+    enum:
+        KDHT_NEAREST_SIZE
+        KDHT_SEVERAL
+    struct kdht_near_bucket:
+        kdht_bucket bucket
+        uint8_t nearest[256]
+    struct kdht_bucket_cell:
+        uint32_t sequence
+        kdht_near_bucket copies[2]
+    uint32_t kdht_next_bits(const unsigned long long *words, uint32_t index)
+    void kdht_fill_nearest(kdht_near_bucket *made, uint32_t index)
+
 cdef extern from "kdht_region.h" nogil:
     enum:
         KDHT_LANES
         KDHT_READ_TRIES
         KDHT_STRANGERS
     const uint64_t KDHT_REGION_MAGIC
-    struct kdht_bucket_cell:
-        uint32_t sequence
-        kdht_bucket copies[2]
     struct kdht_config_cell:
         uint32_t sequence
         kdht_config copies[2]

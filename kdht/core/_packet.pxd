@@ -16,7 +16,8 @@ cdef struct Packet:
     uint32_t message_len
     uint8_t *addresses      # both of them, in the IP header
     uint32_t addresses_len
-    uint32_t changing       # how many bytes of the message are rewritten; a multiple of 4
+    uint32_t changing       # how many bytes of the message are rewritten; a multiple of 4. 0: only `hops`
+    uint8_t hops            # as it was
     uint64_t total          # the checksum's sum without the bytes that are rewritten
     bint partial            # the sender left the checksum to the device
     bint unsummed           # IPv4 UDP without a checksum

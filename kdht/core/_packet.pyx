@@ -9,17 +9,17 @@ drops what no member or client sends; the checks and their order are in docs/des
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kdht.core._addresses cimport MAPPED, is_ipv4, is_own
+from kdht.core._addresses cimport is_ipv4, is_own
 from kdht.core._layout cimport (
     KDHT_GO_ON, KDHT_MAGIC, KDHT_MAX_EXT_HEADERS, KDHT_NEW_TTL, KDHT_REASON_BAD_ADDRESS,
     KDHT_REASON_BAD_CHECKSUM, KDHT_REASON_BAD_IP, KDHT_REASON_EXT_HEADER, KDHT_REASON_FRAGMENT,
-    KDHT_REASON_IP_OPTIONS,
-    KDHT_REASON_NOT_OURS, KDHT_REASON_NO_CHECKSUM, htons, iphdr, kdht_config, kdht_fold, kdht_outcome,
-    kdht_sum, kdht_sum_without, ntohl, ntohs, udphdr,
+    KDHT_REASON_IP_OPTIONS, KDHT_REASON_NOT_OURS, KDHT_REASON_NO_CHECKSUM, htobe64, htons, iphdr,
+    kdht_config, kdht_fold, kdht_outcome, kdht_sum, kdht_sum_without, ntohl, ntohs, udphdr,
 )
 
 cdef enum:
     UDP = 17
+    HOPS = 7  # where the message has its hops
 
 
 cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
@@ -54,6 +54,13 @@ cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
     return False
 
 
+cdef inline void _map_ipv4(uint8_t *to, uint32_t address) noexcept nogil:
+    """Write the IPv4-mapped address, in the words that the comparisons read: see `_new_ip_check`."""
+    cdef uint64_t high = 0, low = htobe64(<uint64_t>0xffff << 32 | ntohl(address))
+    memcpy(to, &high, 8)
+    memcpy(to + 8, &low, 8)
+
+
 cdef int _parse_ipv4(const kdht_config *config, uint32_t length, Packet *packet,
                      uint32_t *offset) noexcept nogil:
     """Find where UDP begins. A reason if the packet is not for an own address, or is broken."""
@@ -63,10 +70,8 @@ cdef int _parse_ipv4(const kdht_config *config, uint32_t length, Packet *packet,
     # A later fragment has no UDP header, and could be anybody's.
     if ip.protocol != UDP or ntohs(ip.frag_off) & 0x1fff:
         return KDHT_REASON_NOT_OURS
-    memcpy(packet.source_ip, MAPPED, 12)
-    memcpy(packet.source_ip + 12, &ip.saddr, 4)
-    memcpy(packet.target_ip, MAPPED, 12)
-    memcpy(packet.target_ip + 12, &ip.daddr, 4)
+    _map_ipv4(packet.source_ip, ip.saddr)
+    _map_ipv4(packet.target_ip, ip.daddr)
     if not is_own(config, packet.target_ip):
         return KDHT_REASON_NOT_OURS
     offset[0] = 4 * <uint32_t>(packet.ip[0] & 0x0f)
@@ -151,17 +156,32 @@ cdef uint64_t _pseudo_sum(const Packet *packet) noexcept nogil:
     return kdht_sum(packet.ip + 8, 32, total)
 
 
+cdef inline uint16_t _new_ip_check(const iphdr *ip, const kdht_outcome *out) noexcept nogil:
+    """The header's checksum after `_readdress`; `packet_parse` found the old one right.
+
+    By what changes: a processor waits where it reads words that it has just written in pieces.
+    """
+    cdef uint64_t total = <uint16_t>~ip.check
+    total = kdht_sum_without(&ip.saddr, 4, total)
+    total = kdht_sum_without(&ip.daddr, 4, total)
+    total = kdht_sum(out.source_ip + 12, 4, total)
+    total = kdht_sum(out.target_ip + 12, 4, total)
+    # The TTL is the first byte of its word.
+    total += <uint16_t>~htons(<uint16_t>ip.ttl << 8) + <uint32_t>htons(KDHT_NEW_TTL << 8)
+    return ~kdht_fold(total)
+
+
 cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
     cdef iphdr *ip = <iphdr *>packet.ip
+    cdef uint16_t check
     packet.udp.source = out.source_port
     packet.udp.dest = out.target_port
     if packet.ip[0] >> 4 == 4:
+        check = _new_ip_check(ip, out)
         memcpy(&ip.saddr, out.source_ip + 12, 4)
         memcpy(&ip.daddr, out.target_ip + 12, 4)
+        ip.check = check
         ip.ttl = KDHT_NEW_TTL  # each leg is a packet of its own; `hops` ends loops
-        # Anew, and not updated: twenty bytes are summed as fast as the differences.
-        ip.check = 0
-        ip.check = ~kdht_fold(kdht_sum(packet.ip, 20, 0))
     else:
         memcpy(packet.ip + 8, out.source_ip, 16)
         memcpy(packet.ip + 24, out.target_ip, 16)
@@ -170,6 +190,8 @@ cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
 
 cdef void packet_open(Packet *packet, uint32_t changing) noexcept nogil:
     """Before the first `changing` bytes of the message are rewritten: take them out of the sum (RFC 1624).
+
+    0: only `hops` will change.
 
     Packets between namespaces of one host carry the sum of the pseudo-header alone, until a device completes
     it (`partial`). Those get a full checksum in `packet_close`.
@@ -184,7 +206,9 @@ cdef void packet_open(Packet *packet, uint32_t changing) noexcept nogil:
     packet.total = kdht_sum_without(packet.addresses, packet.addresses_len, packet.total)
     packet.total = kdht_sum_without(packet.udp, 4, packet.total)
     packet.changing = changing
-    packet.total = kdht_sum_without(packet.message, changing, packet.total)
+    packet.hops = packet.message[HOPS]
+    if changing:
+        packet.total = kdht_sum_without(packet.message, changing, packet.total)
 
 
 cdef void packet_close(Packet *packet, const kdht_outcome *out) noexcept nogil:
@@ -203,7 +227,12 @@ cdef void packet_close(Packet *packet, const kdht_outcome *out) noexcept nogil:
         total = kdht_sum(packet.udp, ntohs(packet.udp.len), _pseudo_sum(packet))
     else:
         total = kdht_sum(packet.addresses, packet.addresses_len, total)
-        total = kdht_sum(packet.udp, 4, total)
-        total = kdht_sum(packet.message, packet.changing, total)
+        # The ports from `out`, and `hops` alone: a processor waits where it reads words that it has just
+        # written in pieces.
+        total += <uint32_t>out.source_port + out.target_port
+        if packet.changing:
+            total = kdht_sum(packet.message, packet.changing, total)
+        else:  # `hops` is the second byte of its word
+            total += <uint16_t>~htons(packet.hops) + <uint32_t>htons(packet.message[HOPS])
     check = <uint16_t>~kdht_fold(total)
     packet.udp.check = check if check != 0 else 0xffff

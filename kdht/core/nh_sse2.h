@@ -2,7 +2,7 @@
  *
  * The tags of kdht_tags.h for the core, two pairs of words at once where the processor has SSE2: each x86-64 has. The
  * scalar functions are the definition. Client, node and oracle use those (kdht/wire/_shared.pyx), and
- * tests/core/test_tags.py and the comparisons of core and oracle hold this one against them.
+ * tests/core/test_tags.py and the comparisons of core and oracle hold this one and nh_avx2.h against them.
  */
 #ifndef KDHT_NH_SSE2_H
 #define KDHT_NH_SSE2_H
@@ -47,26 +47,45 @@ KDHT_INLINE struct kdht_nh kdht_nh_joined(const struct kdht_nh_sse2 *nh)
 	return joined;
 }
 
-KDHT_INLINE __u64 kdht_fast_header_tag(const struct kdht_key *key, const void *message)
+/* The PRF's first word of a header tag. */
+KDHT_INLINE __u64 kdht_header_context(const __u8 *at)
+{
+	__u64 first = kdht_read32(at) | (__u64)(kdht_read32(at + 4) & 0xffffff) << 32;
+
+	return first | (__u64)KDHT_HEADER_PRF_LEN << 56;
+}
+
+/* What is left of a body: less than two whole pairs, and the last one, that has what is no whole pair, and zeros. */
+KDHT_INLINE __u64 kdht_nh_rest(struct kdht_nh *nh, const struct kdht_key *key, const void *message, __u32 len, __u32 i)
+{
+	const __u8 *body = (const __u8 *)message + KDHT_HEADER_LEN;
+	__u8 rest[2 * KDHT_PAIR] = {0};
+
+	__builtin_memcpy(rest, body + KDHT_PAIR * i, len - KDHT_PAIR * i);
+	kdht_nh_pair(nh, rest, key->body_words + 2 * i);
+	if (i < len / KDHT_PAIR)
+		kdht_nh_pair(nh, rest + KDHT_PAIR, key->body_words + 2 * (i + 1));
+	return kdht_nh_end(nh, &key->body, kdht_body_context(message));
+}
+
+KDHT_INLINE __u64 kdht_sse2_header_tag(const struct kdht_key *key, const void *message)
 {
 	const __u8 *at = (const __u8 *)message;
 	struct kdht_nh_sse2 nh = {_mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128()};
 	struct kdht_nh joined;
-	__u64 first = kdht_read32(at) | (__u64)(kdht_read32(at + 4) & 0xffffff) << 32;
 	int i;
 
 #pragma GCC unroll 8
 	for (i = 0; i < KDHT_HEADER_PAIRS; i += 2)
 		kdht_nh_two(&nh, at + KDHT_PAIR * (i + 1), key->header_words + 2 * i);
 	joined = kdht_nh_joined(&nh);
-	return kdht_nh_end(&joined, &key->header, first | (__u64)KDHT_HEADER_PRF_LEN << 56);
+	return kdht_nh_end(&joined, &key->header, kdht_header_context(at));
 }
 
-KDHT_INLINE __u64 kdht_fast_body_tag(const struct kdht_key *key, const struct kdht_header *message, __u32 len)
+KDHT_INLINE __u64 kdht_sse2_body_tag(const struct kdht_key *key, const struct kdht_header *message, __u32 len)
 {
 	const __u8 *body = (const __u8 *)message + KDHT_HEADER_LEN;
 	struct kdht_nh_sse2 nh = {_mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128()};
-	__u8 rest[2 * KDHT_PAIR] = {0};
 	struct kdht_nh joined;
 	__u32 whole = len / KDHT_PAIR, i;
 
@@ -75,16 +94,8 @@ KDHT_INLINE __u64 kdht_fast_body_tag(const struct kdht_key *key, const struct kd
 	for (i = 0; i + 1 < whole; i += 2)
 		kdht_nh_two(&nh, body + KDHT_PAIR * i, key->body_words + 2 * i);
 	joined = kdht_nh_joined(&nh);
-	/* One or two pairs are left: the last one has what is no whole pair, and zeros. */
-	__builtin_memcpy(rest, body + KDHT_PAIR * i, len - KDHT_PAIR * i);
-	kdht_nh_pair(&joined, rest, key->body_words + 2 * i);
-	if (i < whole)
-		kdht_nh_pair(&joined, rest + KDHT_PAIR, key->body_words + 2 * whole);
-	return kdht_nh_end(&joined, &key->body, kdht_body_context(message));
+	return kdht_nh_rest(&joined, key, message, len, i);
 }
 
-#else
-#define kdht_fast_header_tag kdht_header_tag
-#define kdht_fast_body_tag kdht_body_tag
 #endif
 #endif

@@ -15,9 +15,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._layout cimport (
-    KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_LEN, KDHT_K, KDHT_LOCAL, KDHT_REASON_OWNER,
-    htonl, htons, kdht_bucket, kdht_bucket_cell, kdht_config, kdht_header, kdht_outcome, kdht_region,
-    kdht_seq_step, ntohl,
+    KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_LEN, KDHT_K, KDHT_LOCAL, KDHT_NEAREST_SIZE,
+    KDHT_REASON_OWNER, KDHT_SEVERAL, htonl, htons, kdht_bucket, kdht_bucket_cell, kdht_config, kdht_header,
+    kdht_near_bucket, kdht_outcome, kdht_region, kdht_seq_step, ntohl,
 )
 from kdht._routing cimport Core, core_decide_message
 
@@ -249,7 +249,8 @@ cdef class Overlay:
     cdef void _fill(self, kdht_bucket_cell *cell, kdht_config *config, uint32_t node, uint32_t index,
                     uint32_t low, uint32_t high) noexcept nogil:
         """The bucket of the nodes low <= n < high: up to k of them, without repetition."""
-        cdef kdht_bucket *bucket = &cell.copies[~cell.sequence & 1]
+        cdef kdht_near_bucket *made = &cell.copies[~cell.sequence & 1]
+        cdef kdht_bucket *bucket = &made.bucket
         cdef uint64_t state = self.seed ^ (<uint64_t>node << 8 | index) * GOLDEN
         cdef uint32_t chosen[KDHT_K]
         cdef uint32_t size = high - low, number = min(self.k, size), i = 0, j, candidate
@@ -267,6 +268,8 @@ cdef class Overlay:
             _address(bucket.contacts[i].ip, chosen[i])
             bucket.contacts[i].port = config.port
         bucket.count = number
+        # No table of the nearest contacts: it would cost more than the one search in this bucket.
+        memset(made.nearest, KDHT_SEVERAL, KDHT_NEAREST_SIZE)
         kdht_seq_step(&cell.sequence)
         if number:
             config.occupancy[index >> 6] |= <uint64_t>1 << (63 - (index & 63))

@@ -8,6 +8,7 @@ from vectors import CLUSTER_KEY, COOKIES, SIPHASH, TAGS, VECTORS, name_of
 
 from kdht import wire
 from kdht._routing import Core
+from kdht.core import _tags
 from kdht.errors import BadPacket
 from kdht.replay import oracle
 from kdht.wire import FIELD, OFFSET, Address, Message, keys
@@ -68,6 +69,26 @@ def test_siphash_is_the_papers_for_any_input(key, data):
 def test_a_siphash_key_has_16_bytes(length):
     with pytest.raises(ValueError, match="16 bytes"):
         siphash(bytes(length), b"")
+
+
+@pytest.mark.parametrize("way", _tags.WAYS)
+@given(body=st.binary(max_size=shared.MAX_BODY), request_id=st.integers(0, 2**64 - 1))
+def test_all_ways_of_this_processor_make_the_same_tags(way, body, request_id):
+    message = bytes(sealed(body=body, request_id=request_id))
+    fixed = wire.header_tag(message, CLUSTER_KEY), wire.body_tag(message, CLUSTER_KEY)
+    assert _tags.tags_by(way, CLUSTER_KEY.tag, message) == fixed
+
+
+@pytest.mark.parametrize("way", _tags.WAYS)
+def test_all_ways_make_the_same_tag_of_a_body_of_each_length(way):
+    for length in range(shared.MAX_BODY + 1):
+        message = bytes(sealed(body=bytes(i * 7 & 0xFF for i in range(length))))
+        assert _tags.tags_by(way, CLUSTER_KEY.tag, message)[1] == wire.body_tag(message, CLUSTER_KEY), length
+
+
+def test_a_tag_is_made_only_in_ways_of_this_processor():
+    with pytest.raises(ValueError, match="no such way"):
+        _tags.tags_by(len(_tags.WAYS), CLUSTER_KEY.tag, bytes(sealed()))
 
 
 @pytest.mark.parametrize("vector", TAGS["messages"], ids=name_of)

@@ -1,7 +1,7 @@
 # cython: language_level=3
 # distutils: include_dirs = include bpf
 # distutils: libraries = bpf
-# distutils: depends = bpf/kdht_xdp.h bpf/nearest.h
+# distutils: depends = bpf/kdht_xdp.h
 """A thin layer over libbpf: load an object, use its maps, run and attach its program.
 
 Everything is a file descriptor or bytes; policy (what is pinned where, what is published)
@@ -17,6 +17,7 @@ from libc.string cimport memcpy, memset
 
 from kdht.core._layout cimport (
     KDHT_ID_BITS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_mmap, c_munmap, kdht_bucket,
+    kdht_bucket_cell, kdht_fill_nearest, kdht_near_bucket,
     kdht_seq_fence, kdht_seq_step,
 )
 
@@ -43,12 +44,6 @@ cdef extern from "<linux/bpf.h>" nogil:
         _xdp_link xdp
 
 cdef extern from "kdht_xdp.h" nogil:
-    struct kdht_xdp_bucket:
-        kdht_bucket bucket
-    struct kdht_xdp_cell:
-        uint32_t sequence
-        kdht_xdp_bucket copies[2]
-    void kdht_fill_nearest(kdht_xdp_bucket *made, uint32_t index)
     struct kdht_config:
         uint64_t occupancy[3]
     enum:
@@ -149,7 +144,7 @@ cdef extern from "<bpf/bpf.h>" nogil:
 
 cdef bytes BUCKETS = b"kdht_buckets"
 cdef bytes UNPINNED = b"kdht_unpinned"  # emptied when its last holder is gone: bpf/hot_answer.h
-cdef size_t CELLS_SIZE = KDHT_ID_BITS * sizeof(kdht_xdp_cell)  # the kernel maps whole pages
+cdef size_t CELLS_SIZE = KDHT_ID_BITS * sizeof(kdht_bucket_cell)  # the kernel maps whole pages
 LAYOUT = f"{KDHT_XDP_LAYOUT}-{sizeof(kdht_xdp_state)}"
 FIXED_TIME, TEST_RUN = KDHT_XDP_FIXED_TIME, KDHT_XDP_TEST_RUN
 
@@ -198,7 +193,7 @@ cdef class Object:
 
     cdef bpf_object *obj
     cdef int program
-    cdef kdht_xdp_cell *cells
+    cdef kdht_bucket_cell *cells
 
     def __cinit__(self, path: str, program: str, pins=None):
         cdef bpf_map *at = NULL
@@ -231,7 +226,7 @@ cdef class Object:
         cdef void *at = c_mmap(NULL, CELLS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
         if at == MAP_FAILED:
             raise BpfError(errno, f"cannot map the buckets: {os.strerror(errno)}")
-        self.cells = <kdht_xdp_cell *>at
+        self.cells = <kdht_bucket_cell *>at
 
     def __dealloc__(self):
         if self.cells is not NULL:
@@ -289,8 +284,8 @@ cdef class Object:
 
         A writer that is killed half way leaves one whole copy, as in the core's region (kdht_region.h).
         """
-        cdef kdht_xdp_cell *cell = &self.cells[index]
-        cdef kdht_xdp_bucket *made
+        cdef kdht_bucket_cell *cell = &self.cells[index]
+        cdef kdht_near_bucket *made
         cdef const uint8_t *bucket_at = bucket
         if not 0 <= index < KDHT_ID_BITS or len(bucket) != sizeof(kdht_bucket):
             raise ValueError("no such bucket")

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
- * A bucket as the XDP program has it: beside the contacts a table of the nearest one, by 8 bits of the key.
+ * A bucket as readers have it: beside the contacts a table of the nearest one, by 8 bits of the key. The core's region
+ * and the XDP program's map have the same.
  *
  * The contacts of bucket i and the keys that look there agree in bits 0 to i. The next 8 bits of a key mostly say which
- * contact is nearest. Where several contacts are as near by these bits, the program compares them.
+ * contact is nearest. Where several contacts are as near by these bits, the reader compares them.
  */
 #ifndef KDHT_NEAREST_H
 #define KDHT_NEAREST_H
@@ -14,16 +15,16 @@
 #define KDHT_NEAREST_SIZE (1 << KDHT_NEAREST_BITS)
 #define KDHT_SEVERAL 0xff /* in place of a contact's number */
 
-struct kdht_xdp_bucket {
+struct kdht_near_bucket {
 	struct kdht_bucket bucket;
 	__u8 nearest[KDHT_NEAREST_SIZE]; /* the contact's number, by the key's bits behind bit i */
 };
 
-/* As published: the low bit of the sequence names the current copy. */
-struct kdht_xdp_cell {
+/* A bucket as published: the low bit of the sequence names the current copy (kdht_seqlock.h). */
+struct kdht_bucket_cell {
 	__u32 sequence;
 	__u32 pad;
-	struct kdht_xdp_bucket copies[2];
+	struct kdht_near_bucket copies[2];
 };
 
 /* The 8 bits behind bit `index` of an ID in big-endian words, a zero word behind it. */
@@ -65,7 +66,7 @@ static inline __u8 kdht_nearest_by_bits(const __u8 *bits, __u32 count, __u32 wan
 	return nearest;
 }
 
-static inline void kdht_fill_nearest(struct kdht_xdp_bucket *made, __u32 index)
+static inline void kdht_fill_nearest(struct kdht_near_bucket *made, __u32 index)
 {
 	__u32 count = made->bucket.count < KDHT_ROOM ? made->bucket.count : KDHT_ROOM, i;
 	__u8 bits[KDHT_ROOM];
