@@ -75,12 +75,16 @@ def ratio(own: float, other: float, more_is_better: bool) -> float:
 
 def singles(rows: Mapping[str, Figures]) -> str:
     return markdown(
-        ["", "alone, p50 µs", "p99 µs", "gets/s, 64 outstanding, one core"],
+        ["", "alone, p50 µs", "p99 µs", "gets/s, 64 outstanding, one core", "server's CPU a get, µs"],
         [
-            [name, f"{row['p50_us']:.1f}", f"{row['p99_us']:.1f}", f"{row['per_second']:,.0f}"]
+            [name, f"{row['p50_us']:.1f}", f"{row['p99_us']:.1f}", f"{row['per_second']:,.0f}", _cpu(row)]
             for name, row in rows.items()
         ],
     )
+
+
+def _cpu(row: Figures) -> str:
+    return f"{row['cpu_us']:.2f}" if "cpu_us" in row else ""
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
