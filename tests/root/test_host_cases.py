@@ -1,9 +1,10 @@
-"""What others do to a host under load, on all three datapaths: nineteen cases beside those of test_fast_path_check.py.
+"""What others do to a host under load, on all three datapaths: twenty-five cases beside those of test_fast_path_check.py.
 
 n1 --+-- br0 --+-- n2, n3
      |         +-- client: 200 single GETs a second through n1, and a client that repeats
 
-All cases over IPv4, and over IPv6 those of `OFTEN`; with KDHT_HOST_CASES=all all of them.
+All cases over IPv4 but those of `SELDOM`, and over IPv6 those of `OFTEN`; those of `OF_NFQUEUE` on nfqueue. With
+KDHT_HOST_CASES=all all of them.
 """
 
 import os
@@ -57,9 +58,9 @@ SETTINGS = {
 
 def cases(version: int) -> dict[str, Case]:
     """What is done to the address and the packets of this IP version."""
-    ip, address, client = {
-        4: ("ip -4", "10.53.48.1/24 dev eth0", "10.53.48.77/24"),
-        6: ("ip -6", "fd53:48::1/64 dev eth0 nodad", "fd53:48::77/64"),
+    ip, address, client, network = {
+        4: ("ip -4", "10.53.48.1/24 dev eth0", "10.53.48.77/24", "10.53.48.0/24"),
+        6: ("ip -6", "fd53:48::1/64 dev eth0 nodad", "fd53:48::77/64", "fd53:48::/64"),
     }[version]
     family, ttl = FAMILY[version], {4: "ip ttl", 6: "ip6 hoplimit"}[version]
     on_bridge = address.replace("eth0", "br9")
@@ -87,6 +88,27 @@ def cases(version: int) -> dict[str, Case]:
             "chain f { type filter hook forward priority 0; policy drop; ct state established,related accept; }; }'",
             f"nft delete table {family} theirs",
         ),
+        "a translation of source ports": Case(
+            f"nft 'table {family} theirs {{ chain c {{ type nat hook postrouting priority srcnat; "
+            "oif eth0 masquerade fully-random; }; }'",
+            f"nft delete table {family} theirs",
+        ),
+        "a drop behind all other rules": Case(
+            f"nft 'table netdev theirs {{ chain c {{ type filter hook egress device eth0 priority 0; {ttl} 63 drop; }}; }}'",
+            "nft delete table netdev theirs",
+        ),
+        "a policy of IPsec": Case(
+            f"ip xfrm policy add dir fwd src {network} dst {network} action block", "ip xfrm policy flush"
+        ),
+        "untracked packets dropped": Case(
+            f"nft 'table {family} theirs {{ chain p {{ type filter hook prerouting priority raw; udp dport 5348 notrack; }}; "
+            "chain f { type filter hook forward priority filter; ct state invalid,untracked drop; }; }'",
+            f"nft delete table {family} theirs",
+        ),
+        "the rules of our table flushed": Case(
+            "nft list tables | grep kdht | sed 's/^/flush /' | nft -f -",
+        ),
+        "a quota": table(version, "forward", "filter", "quota over 1000 bytes drop"),
         "sysctl --system": Case(f"sysctl -qw {SETTINGS[version]}"),
         "an interface on top": Case(
             f"ip link add top0 link eth0 type macvlan; {ip} address add {client} dev top0; ip link set top0 up",
@@ -138,13 +160,25 @@ OFTEN = (
     "an interface in a bridge",
 )
 """The cases over IPv6 that are played each time: those where the kernel does otherwise than for IPv4."""
+OF_NFQUEUE = ("a translation of source ports", "a drop behind all other rules")
+"""Cases that concern what the kernel routes: nfqueue's alone, so the other datapaths' are played with all."""
+SELDOM = (
+    "a policy of IPsec",
+    "untracked packets dropped",
+    "the rules of our table flushed",
+    "a quota",
+)
+"""Like others that are played each time."""
 ALL = os.environ.get("KDHT_HOST_CASES") == "all"
 PLAYED = [
     pytest.param((datapath, version), case, id=f"{datapath}-ipv{version}-{case}")
     for version in (4, 6)
     for datapath in ("socket", "nfqueue", "ebpf")
     for case in cases(version)
-    if ALL or version == 4 or case in OFTEN
+    if ALL
+    or case in OFTEN
+    or (version == 4 and case not in (*OF_NFQUEUE, *SELDOM))
+    or (datapath == "nfqueue" and case in OF_NFQUEUE)
 ]
 
 

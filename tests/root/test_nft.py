@@ -246,16 +246,23 @@ table inet tracking {
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_connections_are_tracked_but_for_what_is_diverted(lab: Lab, node: Host, make, family: int) -> None:
-    make()
+def test_connections_are_tracked_but_for_what_is_re_addressed(
+    lab: Lab, node: Host, make, family: int
+) -> None:
+    """Without a worker all goes to the socket. Another rule sets the worker's mark on members' messages."""
+    made = make()
     node.nft(TRACKING % (PORT, PORT + 1, PORT, PORT + 1))
+    node.nft(
+        "table inet worker { chain prerouting { type filter hook prerouting priority raw; "
+        f"udp dport {PORT} @th,112,8 & 0x02 == 0x02 meta mark set {made.options.mark:#x}; }}; }}"
+    )
     peer = lab.hosts["peer"]
     with udp(node, NODE[family], PORT + 1) as other, udp(peer, PEER[family]) as sender:
-        for data in (request(), member_message(), b"not ours"):
+        for data in (request(), member_message(), b"not one of ours"):
             sender.sendto(data, (NODE[family], PORT))
         echo_through(sender, other, (NODE[family], PORT + 1))
     counted = node.counters()
-    assert (counted["untracked"], counted["tracked"]) == (2, 2)
+    assert (counted["untracked"], counted["tracked"]) == (1, 3)
 
 
 @pytest.mark.parametrize("family", [4, 6])
