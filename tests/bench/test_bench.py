@@ -260,7 +260,10 @@ def test_unknown_measurements_are_refused():
     assert {"core", "peers", "scaling", "sim", "storage"} <= set(everything.programs())
     assert not {"soak", "machine", "report", "plots"} & set(everything.programs())
     result = CliRunner().invoke(everything.command, ["cor"])
-    assert (result.exit_code, "no such measurement: cor; there are core" in result.output) == (2, True)
+    assert (result.exit_code, "no such measurement: cor; there are announcements, core" in result.output) == (
+        2,
+        True,
+    )
 
 
 def compared(*arguments: str) -> dict[str, dict[str, dict[str, float]]]:
