@@ -157,8 +157,7 @@ static void clock_refused(struct kdht *k, uint64_t version, uint64_t told) {
     uint64_t now = clock_us(k);
     if (told < version || told > add(now, MAX_CLOCK_ERROR_US))
         k->offset_us += (int64_t)(told - now);
-    if (told < version)
-        k->last_version = lesser(k->last_version, told);
+    k->last_version = told < version ? lesser(k->last_version, told) : k->last_version;
 }
 
 /* --- A request and all its datagrams. The tables of what follows what are in clients/README.md. */
@@ -171,8 +170,7 @@ struct call {
     struct { uint8_t node, attempt; uint64_t cookie; } sent[MAX_SENT];
     unsigned count, tries, next_attempt, losses, laps, bounces, renewals, doubts;
     unsigned since, held;               /* datagrams: the first with the present version; the one refused in doubt */
-    /* Sets of datagrams: with a reply; with "nothing was changed"; with another one to a copy (the network doubles them). */
-    uint64_t replied, unchanged, unsure;
+    uint64_t replied, unchanged, unsure; /* sets of datagrams: with a reply; "nothing was changed"; all the same perhaps done */
     uint64_t gives_up, deadline;        /* milliseconds, steady */
     uint64_t told;                      /* the version in the last reply */
     int result, reason;                 /* result: PENDING until the end. reason: the last one that a node gave, 0 for none */
