@@ -6,7 +6,7 @@ DATAPATH ?= nfqueue
 TIME ?= 60
 TARGET ?=
 # Test processes at once. Most tests wait more than they compute. As root each has a network of its own, so they never meet.
-JOBS ?= $(if $(filter 0,$(shell id -u)),$(shell expr 3 \* $$(nproc)),0)
+JOBS ?= $(if $(filter 0,$(shell id -u)),$(shell expr 2 \* $$(nproc)),0)
 ARGS ?=
 # What failed beside others (status 1) has to pass alone: several clusters on two processors may be late for each other.
 ALONE = { [ $$? = 1 ] && [ $(JOBS) != 0 ] && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
