@@ -25,7 +25,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from paths import ROOT
 
-TIMEOUT = 280
+TIMEOUT = 800
+"""Seconds. A build takes one or two minutes alone, and several beside other builds and tests."""
 DEBIAN_TREE = ROOT / "build/debian/tree.tar"
 """A bare Debian, made by `make test` as root (scripts/debian-tree)."""
 TOOLS = "tools"
