@@ -8,27 +8,18 @@ depends on the machine, the processor time less so.
 
 import asyncio
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
 
 import click
 
+from bench.peers.counting import cpu_seconds
 from kdht import AsyncClient
 from kdht.lab.cluster import Cluster, places_on_loopback
 
 SETS = 50
 PATIENCE = 30.0
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """Of all these processes so far."""
-    found = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        found += int(fields[11]) + int(fields[12])
-    return found / os.sysconf("SC_CLK_TCK")
 
 
 async def announce(

@@ -23,6 +23,7 @@ import h11
 from rich.console import Console
 from rich.table import Table
 
+from bench.peers.counting import cpu_seconds
 from kdht.client import AsyncClient
 from kdht.lab.cluster import Cluster, places_on_loopback
 from kdht.lab.wait import wait_until
@@ -32,15 +33,6 @@ VALUE = b"x" * 100
 LARGE = 8 << 20
 H11_RUNS = 3000
 PUTS = 'wrk.method = "PUT"\nwrk.body = string.rep("x", 100)\n'
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """Of all these processes so far."""
-    found = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        found += int(fields[11]) + int(fields[12])
-    return found / os.sysconf("SC_CLK_TCK")
 
 
 def family(pid: int) -> list[int]:

@@ -2,8 +2,8 @@
 
 Contract: standard input has questions, one JSON list a line: a function's name and its arguments. Standard output
 has an answer for each, one JSON object a line: `value`, or `refused`, why not. It ends with its input, so it never outlives
-who asks. pyroute2 with all that it imports is 10 MiB, which a node would keep for what it asks at its start. Only the rule
-of nft_compat needs it.
+who asks. pyroute2 with its imports is 10 MiB. A node would keep them, and it asks at its start only. Only the rule of nft_compat
+needs pyroute2.
 """
 
 import errno

@@ -190,7 +190,7 @@ class WriteJob:
 
     @property
     def is_outbid(self) -> bool:
-        """Of a refused write: whether a promise refused it that may be given back, and no majority has a newer record."""
+        """Of a refused write: whether a promise is in the way, and no majority has a newer record. It may be given back."""
         # A refusal for the time tells the time, which is below a version that is too far ahead.
         return self.stands > self.record.version and self.seated(self.newer) < self.quorum.majority
 
