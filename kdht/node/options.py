@@ -127,8 +127,10 @@ class Options:
     """Candidates that wait to be pinged."""
     parallel_verifying: int = 8
     """Candidates that are being pinged."""
+    first_refusal: float = 1.0
+    """A candidate's address that did not answer is left alone for so long, even if others name it. Twice as long each time,"""
     refusal_time: float = 60.0
-    """An address that did not answer is left alone for so long, even if others name it."""
+    """and at most so long. That of a member that fell silent or left is left alone for all of it at once."""
     # Each kind of message has a rate of its own. A flood of lookups must not make live contacts look dead.
     probe_rate: float = 200.0
     """Rate of probes. It is their own, so that no other traffic makes live contacts look dead."""

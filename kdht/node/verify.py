@@ -2,8 +2,11 @@
 
 Contract: nothing enters the table here. A candidate is asked, at its own address, for the ID that it claims; the matched
 reply does the rest. Waiting candidates and pings under way are bounded, with one candidate per address. An address that did
-not answer is left alone for a while, unless it writes to this node itself.
+not answer is left alone for a while, unless it writes to this node itself. The while is short at first: the node there may
+just be starting, and if others name it to this node, it need not write itself.
 """
+
+from typing import NamedTuple
 
 from kdht.node._timers import Alarm
 from kdht.node.context import NodeContext
@@ -18,6 +21,18 @@ MAX_REFUSED = 512
 """Addresses remembered for not answering."""
 
 
+class _Refusal(NamedTuple):
+    """An address that did not answer."""
+
+    until: float
+    """So long it is left alone, although others name it."""
+    pause: float
+    """Seconds of that. If it is silent again, the next pause is twice as long."""
+
+
+_NEVER = _Refusal(0.0, 0.0)
+
+
 class Verifier:
     """The queue of candidates."""
 
@@ -26,7 +41,7 @@ class Verifier:
         self._prober = prober
         self._waiting: dict[Address, Contact] = {}
         self._asked: dict[Address, Contact] = {}
-        self._refused: dict[Address, float] = {}  # until when
+        self._refused: dict[Address, _Refusal] = {}
         self._retry: Alarm | None = None
 
     def __len__(self) -> int:
@@ -37,7 +52,9 @@ class Verifier:
         context = self._context
         entry = context.table.get(contact.id)
         address = contact.address
-        if not heard and (entry or context.table.at(address) or self._refused.get(address, now) > now):
+        if not heard and (
+            entry or context.table.at(address) or self._refused.get(address, _NEVER).until > now
+        ):
             return  # a name alone counts neither against a contact that answers nor for one that does not
         if entry is not None:
             context.table.remember(contact)
@@ -56,12 +73,8 @@ class Verifier:
         self._waiting.clear()
 
     def refuse(self, address: Address, now: SteadyTime) -> None:
-        """Leave an address that does not answer alone for a while, although others may still name it."""
-        # Out and in again: the oldest refusal is the first to be forgotten.
-        self._refused.pop(address, None)
-        self._refused[address] = now + self._context.options.refusal_time
-        if len(self._refused) > MAX_REFUSED:
-            del self._refused[next(iter(self._refused))]
+        """Leave an address alone for the whole `refusal_time`, although others may still name it."""
+        self._refuse(address, self._context.options.refusal_time, now)
 
     def refill(self, index: int, now: SteadyTime) -> bool:
         """A bucket has room: ping the newest replacement. False if there is none."""
@@ -70,6 +83,13 @@ class Verifier:
             return False
         self._queue(contact.address, contact, now)
         return True
+
+    def _refuse(self, address: Address, pause: float, now: SteadyTime) -> None:
+        # Out and in again: the oldest refusal is the first to be forgotten.
+        self._refused.pop(address, None)
+        self._refused[address] = _Refusal(now + pause, pause)
+        if len(self._refused) > MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
 
     def _has_room(self, contact: Contact) -> bool:
         """Whether the table has a place: in the bucket, or that of the old ID of the address."""
@@ -109,7 +129,9 @@ class Verifier:
     def _done(self, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         contact = self._asked.pop(rpc.address)
         if reply is None:
-            self.refuse(rpc.address, now)
+            options, before = self._context.options, self._refused.get(rpc.address, _NEVER).pause
+            pause = 2 * before if before else options.first_refusal
+            self._refuse(rpc.address, min(pause, options.refusal_time), now)
             # The candidate held a place in its bucket that another replacement can have now.
             self.refill(self._context.table.index(contact.id), now)
         else:

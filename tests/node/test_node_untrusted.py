@@ -384,15 +384,36 @@ def test_a_removed_contact_is_not_asked_again_soon() -> None:
     assert lone.published == set()
     enter(lone, witness)
 
-    def name_the_dead() -> list[Address]:
-        lone.node.lookup(witness.id, lone.now)
-        queries = [out for out in lone.node.datagrams_to_send() if parse(out.data).op is Op.FIND_NODE]
-        sent = lone.receive(reply_to(queries[0], witness, (dead,)), witness.address)
-        return [out.target for out in sent if parse(out.data).op is Op.PING]
-
-    assert name_the_dead() == []
+    assert names(lone, witness, dead) == []
     lone.now += Options().refusal_time
-    assert name_the_dead() == [dead.address]
+    assert names(lone, witness, dead) == [dead.address]
+
+
+def test_a_named_contact_that_starts_late_is_asked_again_soon_and_a_dead_one_ever_more_seldom() -> None:
+    """All nodes of a cluster start at once, and one is named before it listens."""
+    late, witness = in_same_bucket(2)
+    lone = Lone(Options(probe_interval=1e6, discovery_interval=1e6))
+    enter(lone, witness)
+    # A lookup asks the named contact too. It ends before the next one begins.
+    pauses, silent, step = [], lone.now, 4.0
+    while len(pauses) < 8:
+        if names(lone, witness, late):
+            pauses.append(lone.now - silent)
+            silent = lone.now
+        lone.advance(step)
+    first, longest = Options().first_refusal, Options().refusal_time
+    wanted = [0.0, *(min(first * 2**number, longest) for number in range(7))]
+    assert all(wish <= pause <= wish + 2 * step for pause, wish in zip(pauses, wanted, strict=True))
+    lone.now += longest
+    assert names(lone, witness, late) == [late.address]
+
+
+def names(lone: Lone, namer: Contact, contact: Contact) -> list[Address]:
+    """A lookup's answer names a contact. The addresses that the node pings then."""
+    lone.node.lookup(namer.id, lone.now)
+    queries = [out for out in lone.node.datagrams_to_send() if out.target == namer.address]
+    sent = lone.receive(reply_to(queries[0], namer, (contact,)), namer.address)
+    return [out.target for out in sent if parse(out.data).op is Op.PING]
 
 
 def test_a_bucket_that_lost_a_contact_is_refreshed_soon() -> None:
