@@ -21,8 +21,8 @@ class DirectAnswers:
 
     def __init__(self, allowed: bool) -> None:
         self._allowed = allowed
-        self._misses = 0
-        """Each of these tries was sent after the one before was missed."""
+        self._misses: set[int] = set()
+        """The requests of the run of misses. Each of their tries was sent after the one before was missed."""
         self._missed_at = float("-inf")
         self._again_at = float("-inf")
         self._asked: dict[int, int] = {}
@@ -34,7 +34,7 @@ class DirectAnswers:
 
     def answered(self) -> None:
         """One came from another node than was asked. (An answer by the asked node itself proves nothing.)"""
-        self._misses = 0
+        self._misses.clear()
         self._again_at = float("-inf")
         # Their answers came by now or are lost. Kept longer, a reused request number could match them.
         self._asked.clear()
@@ -43,6 +43,14 @@ class DirectAnswers:
         """A datagram came from `node` for a request that has ended: one of those that were missed, perhaps."""
         if self._asked.get(number, node) != node:
             self.answered()
+        else:
+            self.was_slow(number)
+
+    def was_slow(self, number: int) -> None:
+        """The asked node itself answered: a NAT would let that through, but nothing was lost, so it is no miss."""
+        if number in self._misses:
+            self._misses.remove(number)
+            self._again_at = float("-inf")
 
     def missed(self, number: int, sent: Sent, now: float) -> None:
         """A try of the request of that number got no answer in time."""
@@ -53,6 +61,10 @@ class DirectAnswers:
         # It was under way during the last miss: tries lost together count once.
         if sent.at < self._missed_at:
             return
-        self._misses, self._missed_at = self._misses + 1, now
-        if self._misses >= DIRECT_MISSES:
-            self._misses, self._again_at = 0, now + DIRECT_PAUSE
+        # The first after a pause begins a new run.
+        if len(self._misses) >= DIRECT_MISSES:
+            self._misses.clear()
+        self._misses.add(number)
+        self._missed_at = now
+        if len(self._misses) >= DIRECT_MISSES:
+            self._again_at = now + DIRECT_PAUSE

@@ -315,6 +315,8 @@ class Session:
                 # answers come through.
                 if direct and node != sent.node:
                     self.state.direct.answered()
+                elif direct:
+                    self.state.direct.was_slow(request_id >> TRY_BITS)
                 if direct and sent.attempt == 0 and status in _TELLS_OWNER:
                     self.state.owners.learn(key, node)
                 before = pending.deadline
