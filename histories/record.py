@@ -49,6 +49,17 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
 History = Sequence[Operation]
 
 
+def doubted(history: History) -> list[Operation]:
+    """The history with refused writes in doubt: where the network delivers copies late, one may be carried out later.
+
+    A condition that was not met stays so, whatever comes late.
+    """
+    return [
+        msgspec.structs.replace(each, outcome="unknown") if each.outcome == "refused" else each
+        for each in history
+    ]
+
+
 class Recorder(AbstractContextManager["Recorder"]):
     """Appends operations to a file, and keeps their number where others see it: in the file's twin `.count`."""
 

@@ -14,7 +14,7 @@ from histories.clients import running
 from histories.faults import play
 from histories.final import Held
 from histories.plan import DIVIDES, Act, acts, client_offsets
-from histories.record import History, Operation, Recorder, by_key, load
+from histories.record import History, Operation, Recorder, by_key, doubted, load
 from histories.recording import Recorded, connect
 from histories.stage import Setting, Stage, built
 from histories.verdict import Verdict, Violation, joined
@@ -125,6 +125,8 @@ def run(plan: Plan, directory: Path, say: Say) -> Report:
 def check(plan: Plan, history: History, held: dict[str, list[Held]]) -> Verdict:
     """All promises not suspended by the plan's faults."""
     divided = not DIVIDES.isdisjoint(plan.kinds)
+    if "duplicate" in plan.kinds:
+        history = doubted(history)
     verdicts = [
         registers.check(history, linearizable=not divided),
         sessions.check(history),

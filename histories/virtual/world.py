@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from histories import final
 from histories.final import Held
-from histories.record import Operation
+from histories.record import Operation, doubted
 from histories.virtual.actor import Actor
 from histories.virtual.schedule import REPLICAS, Action, Fault, Schedule
 from kdht.lab.virtual import Member, VirtualCluster, address_of, id_of
@@ -99,7 +99,7 @@ class _World:
         is_late = not self._is_same()
         if is_late:
             network.run(network.now + LAST_HEAL_SECONDS)
-        history = sorted(self.history, key=lambda operation: operation.invoked_ns)
+        history = sorted(self._history, key=lambda operation: operation.invoked_ns)
         return Run(history, self._held(), self._replicas, is_late)
 
     def _heal(self) -> None:
@@ -115,7 +115,12 @@ class _World:
 
     def _is_same(self) -> bool:
         """Whether all disks have what they should have at the end."""
-        return not final.check(self.history, self._held(), self._replicas).violations
+        return not final.check(self._history, self._held(), self._replicas).violations
+
+    @property
+    def _history(self) -> list[Operation]:
+        late = any(fault.kind == "late" for fault in self.schedule.faults)
+        return doubted(self.history) if late else self.history
 
     @property
     def _replicas(self) -> int:

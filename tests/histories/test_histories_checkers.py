@@ -4,7 +4,7 @@ import pytest
 
 from histories import counters, final, registers, sessions, watches
 from histories.final import Held
-from histories.record import Operation, Recorder, counted, load
+from histories.record import Operation, Recorder, counted, doubted, load
 from histories.recording import outcome_of
 from kdht.client._reads import LOST
 from kdht.errors import Conflict, NotFound, RequestError, RequestTimeout, Unconfirmed
@@ -287,6 +287,17 @@ def test_wrong_replicas_are_named(expected, records):
 )
 def test_only_a_refusal_proves_that_nothing_changed(error, outcome):
     assert outcome_of(error)[0] == outcome
+
+
+def test_late_copies_put_refusals_in_doubt_and_unmet_conditions_not():
+    busy, unmet = (
+        put((0, 1), "one", 0, outcome="refused"),
+        put((2, 3), "two", 5, outcome="conflict", condition=9),
+    )
+    read = [get((4, 5), "one", 10), get((6, 7), "two", 20)]
+    assert promises(registers.check([busy, *read[:1]])) == {"refused"}
+    assert promises(registers.check(doubted([busy, *read[:1]]))) == set()
+    assert promises(registers.check(doubted([unmet, *read[1:]]))) == {"refused"}
 
 
 def test_a_recorded_history_is_read_back_in_order(tmp_path):

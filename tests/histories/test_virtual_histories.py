@@ -370,3 +370,15 @@ def test_an_unsynced_drop_may_be_undone_by_a_crash():
         store.crash(Random(seed))
         outcomes.add(store.get(key, 0.0))
     assert outcomes == {None, record}
+
+
+LATE_COPY = 170002337
+"""All tries of a conditional write are BUSY. Seconds later a node that no longer owns the key passes a copy of one on."""
+
+
+def test_a_refused_write_is_in_doubt_where_copies_come_late():
+    schedule = draw(LATE_COPY)
+    assert play(schedule).violations == ()
+    assert any(fault.kind == "late" for fault in schedule.faults)
+    names = {operation.outcome for operation in play(schedule).history}
+    assert "refused" not in names
