@@ -234,6 +234,11 @@ class Lab:
         for host in (one, other):
             self._ready(host, interface, (addresses or {}).get(host.name, ()))
 
+    def cut_bundles(self, host: Host) -> None:
+        """Let datagrams that leave as one packet (UDP_SEGMENT) come to this host one by one: its counters count packets."""
+        with self.bridge.enter(), IPRoute() as ip:
+            ip.link("set", index=_index(ip, host.name), gso_max_segs=1)
+
     def let_xdp_send(self) -> None:
         """Let the hosts' XDP programs send frames: a veth takes them only while its peer has a program, too.
 

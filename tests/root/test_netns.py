@@ -89,6 +89,32 @@ def test_loss_takes_about_its_share(lab: Lab) -> None:
         assert "lost" not in n2.counters()
 
 
+COUNTED = """
+table inet counted {
+    counter arrived { }
+    chain input { type filter hook input priority 0; udp dport 9999 counter name arrived; }
+}
+"""
+UDP_SEGMENT = 103
+"""linux/udp.h"""
+
+
+@pytest.mark.parametrize(("cut", "packets"), [(False, 1), (True, 3)])
+def test_datagrams_that_leave_together_are_counted_one_by_one(lab: Lab, cut: bool, packets: int) -> None:
+    one, other = lab.host("one", ipv4="10.53.49.1/24"), lab.host("other", ipv4="10.53.49.2/24")
+    if cut:
+        lab.cut_bundles(other)
+    other.nft(COUNTED)
+    with one.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 100)
+        with other.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(("10.53.49.2", 9999))
+            receiver.settimeout(5)
+            sender.sendto(bytes(300), ("10.53.49.2", 9999))
+            assert [len(receiver.recv(1000)) for _ in range(3)] == [100] * 3
+    assert other.counters()["arrived"] == packets
+
+
 def test_a_failed_command_says_why(lab: Lab) -> None:
     n1 = lab.host("n1")
     with pytest.raises(LabError, match=r"n1: nft -f -: .*syntax error"):
