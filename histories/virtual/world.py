@@ -33,6 +33,7 @@ LAST_HEAL_SECONDS = 225.0
 """More, where the disks still differ: the promises of a coordinator that died hold for two minutes, then repair comes within one."""
 
 
+MICROSECOND = 1e-6
 RANDOM_IDS = 4
 """In one schedule of so many IDs are random. In the others they are as a cluster chooses them, which makes fewer ranges."""
 
@@ -141,7 +142,8 @@ class _World:
             [action for action in schedule.actions if action.client == number],
             self.history.append,
             seed=schedule.seed,
-            skew=schedule.client_skews[number],
+            # Their operations begin at whole milliseconds. Two clocks never agree to the microsecond for long.
+            skew=schedule.client_skews[number] + number * MICROSECOND,
             spread=number in schedule.spread,
         )
 
@@ -185,7 +187,8 @@ class _World:
         self.active.append(fault)
         if fault.kind == "kill":
             member = self.members.pop(fault.nodes[0])
-            self.contacts[fault.nodes[0]] = member.node.snapshot()
+            # As a daemon keeps them on disk: the dead too, so that a node alone knows that it is not the whole cluster.
+            self.contacts[fault.nodes[0]] = [*member.node.snapshot(), *member.node.census.gone]
             self.cluster.kill(member)
         elif fault.kind == "pause":
             self.members[fault.nodes[0]].pause()
