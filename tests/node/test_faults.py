@@ -65,7 +65,7 @@ def test_an_alarm_that_raises_takes_no_other_with_it():
 def test_a_job_of_repair_that_raises_ends_and_the_next_one_runs():
     counters: Counter[str] = Counter()
     faults = Faults(counters)
-    work, ended = Work(Timers(faults), pytest.fail, faults), []
+    work, ended = Work(Timers(faults), pytest.fail, faults, lambda: False), []
 
     def steps(fails: bool):
         yield 1

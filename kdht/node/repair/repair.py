@@ -78,7 +78,7 @@ class Repair:
             counters=self.counters,
             unix=self._unix,
             rpcs=rpcs,
-            work=Work(node.timers, self._storage_failed, node.faults),
+            work=Work(node.timers, self._storage_failed, node.faults, lambda: bool(caught_up.behind)),
             digests=Digests(keeping.store, self._unix),
             drop=self._drop,
             sight=Sight(node.id),

@@ -114,7 +114,7 @@ def test_long_work_yields_to_others() -> None:
             yield SLICE // 2
         return count
 
-    work = Work(timers, pytest.fail, Faults(Counter()))
+    work = Work(timers, pytest.fail, Faults(Counter()), lambda: False)
     work.start(steps(20), lambda result, now: ends.append((result, now)), 0.0)
     work.start(steps(1), lambda result, now: ends.append((result, now)), 0.0)
     slices = 0
@@ -123,6 +123,22 @@ def test_long_work_yields_to_others() -> None:
         slices += 1
     assert [result for result, _ in ends] == [1, 20]
     assert slices >= 9
+
+
+@pytest.mark.parametrize(("behind", "most"), [(False, 0.3), (True, 0.15)])
+def test_a_node_that_is_behind_reads_with_short_pauses(behind: bool, most: float) -> None:
+    """600,000 records are 2,344 slices. Until they are read, two nodes of three confirm no write."""
+    timers, ends = Timers(Faults(Counter())), []
+
+    def steps() -> Steps[None]:
+        for _ in range(250):
+            yield SLICE
+
+    work = Work(timers, pytest.fail, Faults(Counter()), lambda: behind)
+    work.start(steps(), lambda result, now: ends.append(now), 0.0)
+    while (due := timers.next()) is not None:
+        timers.run(due)
+    assert most / 2 < ends[0] < most
 
 
 def test_a_disk_failure_ends_only_its_job() -> None:
@@ -138,7 +154,7 @@ def test_a_disk_failure_ends_only_its_job() -> None:
         return 5
 
     timers = Timers(Faults(Counter()))
-    work = Work(timers, failures.append, Faults(Counter()))
+    work = Work(timers, failures.append, Faults(Counter()), lambda: False)
     work.start(bad(), lambda result, now: ends.append(result), 0.0)
     work.start(good(), lambda result, now: ends.append(result), 0.0)
     for now in range(10):
