@@ -286,7 +286,7 @@ def test_newcomers_that_take_each_others_word_are_found(monkeypatch: Patch):
         return _Judged(waiting, not waiting, 1)
 
     monkeypatch.setattr(CaughtUp, "_judge", judge)
-    assert found(15, "together", seed=2005)
+    assert found(30, "together", seed=2060)
 
 
 def test_reads_that_count_joiners_are_found(monkeypatch: Patch):
